@@ -1,0 +1,495 @@
+//! The configuration: typed, validated once, secrets opaque.
+//!
+//! One TOML file, every key of which can also be given as an environment variable
+//! `BENEFITS_SYNC_<SECTION>__<KEY>` (the variable wins). [`Config::load`] reads both, refuses unknown keys by name, and
+//! checks everything that can be checked without a network, so that the rest of the program never meets a bad setting.
+//! Defaults are in the field docs and in the README's table; a test keeps the two the same.
+
+mod duration;
+mod environment;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+/// Why a configuration cannot be used. Always exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is missing or cannot be read.
+    #[error("cannot read the configuration file {path}: {reason}")]
+    Unreadable {
+        /// The file as named by the user.
+        path: PathBuf,
+        /// The operating system's reason.
+        reason: String,
+    },
+    /// The file is not TOML, has an unknown key, or a value of the wrong kind.
+    #[error("{origin}: {reason}")]
+    Malformed {
+        /// The file, or "environment variable NAME".
+        origin: String,
+        /// What is wrong, with the key and the place where known.
+        reason: String,
+    },
+    /// A value that cannot work.
+    #[error("{origin}: {key}: {reason}")]
+    Invalid {
+        /// The file that was read.
+        origin: String,
+        /// `section.key`.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+}
+
+/// Everything an instance is told.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[database]`: the HR database.
+    pub database: Database,
+    /// `[ledger]`: what is kept in the HR database.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// `[benefits]`: the platform.
+    pub benefits: Benefits,
+    /// `[delivery]`: how changes are sent.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// `[guard]`: the mass-change guard.
+    #[serde(default)]
+    pub guard: Guard,
+    /// `[reconcile]`: the comparison of everyone.
+    #[serde(default)]
+    pub reconcile: Reconcile,
+    /// `[http]`: metrics and health.
+    #[serde(default)]
+    pub http: Http,
+    /// `[log]`: what is written to standard error.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// `[database]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgresql://` URL of the login that keeps the ledger and reads records (`benefits_service`).
+    pub url: SecretString,
+    /// URL of the login with REPLICATION (`benefits_reader`). Default: `url`.
+    #[serde(default)]
+    pub replication_url: Option<SecretString>,
+    /// A file with the password for both URLs; read again at every connect, so that it can be rotated.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// The replication slot. Default `benefits_sync`.
+    #[serde(default = "default_name")]
+    pub slot: String,
+    /// The publication. Default `benefits_sync`.
+    #[serde(default = "default_name")]
+    pub publication: String,
+    /// TLS mode, overriding `sslmode` in the URLs.
+    #[serde(default)]
+    pub tls: Option<TlsMode>,
+    /// A private CA (PEM), overriding `sslrootcert` in the URLs.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// libpq's `sslmode`, less `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// Never TLS.
+    Disable,
+    /// TLS where the server offers it, unverified.
+    Prefer,
+    /// TLS or nothing, unverified unless a CA file is given.
+    Require,
+    /// The certificate must come from a trusted CA.
+    VerifyCa,
+    /// And it must name the host.
+    VerifyFull,
+}
+
+/// `[ledger]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ledger {
+    /// File with 64 hex digits that key the fingerprints. `setup` makes one where it is missing. Default
+    /// `benefits-sync.key` beside the working directory.
+    pub fingerprint_key_file: PathBuf,
+    /// How long history is kept, in months. Default 13.
+    pub history_months: u32,
+}
+
+/// `[benefits]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Benefits {
+    /// Whether the module is switched on for the site. Default true.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// The platform's id, as in its API's paths.
+    pub platform_id: String,
+    /// The site's sub-domain, used in the default `base_url`.
+    #[serde(default)]
+    pub subdomain: Option<String>,
+    /// Where the API is. Default `https://{subdomain}.benefits.example/api/v1`.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// A file with the bearer token; read again whenever it changes.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// OAuth 2 client credentials, in place of `token_file`.
+    #[serde(default)]
+    pub oauth: Option<Oauth>,
+    /// Which of the record's emails is sent.
+    pub email_source: EmailSource,
+    /// A check beyond the email before an account is linked. Default none.
+    #[serde(default)]
+    pub link_check: LinkCheck,
+    /// A private CA (PEM) for the platform.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[benefits.oauth]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Oauth {
+    /// Where tokens are asked for.
+    pub token_url: String,
+    /// The client's id.
+    pub client_id: String,
+    /// A file with the client's secret.
+    pub client_secret_file: PathBuf,
+    /// The scope asked for. Default `employees:write`.
+    #[serde(default = "default_scope")]
+    pub scope: String,
+}
+
+/// Which of the record's emails is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmailSource {
+    /// `home_email`.
+    Home,
+    /// `work_email`.
+    Work,
+    /// `services_email`.
+    Services,
+}
+
+impl EmailSource {
+    /// The record query's column for this source.
+    pub const fn column(self) -> &'static str {
+        match self {
+            Self::Home => "home_email",
+            Self::Work => "work_email",
+            Self::Services => "services_email",
+        }
+    }
+}
+
+/// A check beyond the email before an account is linked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkCheck {
+    /// The email alone decides.
+    #[default]
+    None,
+    /// The dates of birth must agree.
+    DateOfBirth,
+}
+
+/// `[delivery]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delivery {
+    /// Requests in flight at the platform. Default 32.
+    pub concurrency: usize,
+    /// A ceiling on requests a second. Default none.
+    pub requests_per_second: Option<f64>,
+    /// One request's limit, answer included. Default 10s.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// How long a changed record is left to settle before it is sent. Default 0s.
+    #[serde(with = "duration")]
+    pub settle: Duration,
+    /// Least time between two sends of one employee; the first goes at once. Default 0s.
+    #[serde(with = "duration")]
+    pub min_interval: Duration,
+    /// First wait after a failed attempt. Default 500ms.
+    #[serde(with = "duration")]
+    pub backoff_min: Duration,
+    /// Longest wait between attempts. Default 5m.
+    #[serde(with = "duration")]
+    pub backoff_max: Duration,
+}
+
+/// `[guard]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Guard {
+    /// Share of the synced employees that may be ended at once. Default 0.10.
+    pub fraction: f64,
+    /// Number of employees that may always be ended at once. Default 20.
+    pub minimum: u32,
+    /// Over which time they are counted. Default 10m.
+    #[serde(with = "duration")]
+    pub window: Duration,
+}
+
+/// `[reconcile]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reconcile {
+    /// Local time of the nightly comparison. Default 00:05.
+    pub daily_at: String,
+    /// The site's time zone: "today" in records, and `daily_at`. Default Europe/London.
+    pub time_zone: String,
+}
+
+/// `[http]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where `/metrics`, `/livez` and `/readyz` are served. Default 127.0.0.1:9287.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// Default text.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or targets: `info,benefits_sync::delivery=debug`. Default info.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn default_name() -> String {
+    "benefits_sync".to_owned()
+}
+
+fn default_scope() -> String {
+    "employees:write".to_owned()
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { fingerprint_key_file: PathBuf::from("benefits-sync.key"), history_months: 13 }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            concurrency: 32,
+            requests_per_second: None,
+            timeout: Duration::from_secs(10),
+            settle: Duration::ZERO,
+            min_interval: Duration::ZERO,
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { fraction: 0.10, minimum: 20, window: Duration::from_secs(600) }
+    }
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { daily_at: "00:05".to_owned(), time_zone: "Europe/London".to_owned() }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9287)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// Reads the file, lays the environment's variables over it, and validates the whole.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
+        Self::parse(&text, &path.display().to_string(), std::env::vars())
+    }
+
+    /// As [`Config::load`], from text and given variables. `origin` names the text in errors.
+    pub fn parse(
+        text: &str,
+        origin: &str,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| malformed(origin, &error))?;
+        // The file alone is checked first, so that its mistakes are reported with a line; but a key that only the
+        // environment gives (a URL, say) may be missing from it.
+        let overlaid = environment::overlay(&mut table, variables)?;
+        let config: Self = if overlaid {
+            table.try_into().map_err(|error| malformed(&format!("{origin} with the environment"), &error))?
+        } else {
+            toml::from_str(text).map_err(|error| malformed(origin, &error))?
+        };
+        config.validate(origin)?;
+        Ok(config)
+    }
+
+    /// Where the platform's API is, without a slash at the end.
+    pub fn base_url(&self) -> String {
+        match (&self.benefits.base_url, &self.benefits.subdomain) {
+            (Some(url), _) => url.trim_end_matches('/').to_owned(),
+            (None, Some(subdomain)) => format!("https://{subdomain}.benefits.example/api/v1"),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// The URL of the replication login.
+    pub fn replication_url(&self) -> &SecretString {
+        self.database.replication_url.as_ref().unwrap_or(&self.database.url)
+    }
+
+    fn validate(&self, origin: &str) -> Result<(), ConfigError> {
+        let faults = [
+            ("database.url", url_fault(self.database.url.expose_secret())),
+            (
+                "database.replication_url",
+                self.database.replication_url.as_ref().and_then(|url| url_fault(url.expose_secret())),
+            ),
+            ("database.slot", slot_fault(&self.database.slot)),
+            ("database.publication", name_fault(&self.database.publication)),
+            ("ledger.history_months", range_fault(self.ledger.history_months, 1, 1200)),
+            ("benefits.platform_id", platform_fault(&self.benefits.platform_id)),
+            ("benefits.base_url", self.address_fault()),
+            ("benefits.token_file", self.credentials_fault()),
+            ("delivery.concurrency", range_fault(self.delivery.concurrency, 1, 1024)),
+            ("delivery.requests_per_second", self.delivery.requests_per_second.and_then(rate_fault)),
+            ("delivery.timeout", duration_fault(self.delivery.timeout, 1, 600_000)),
+            ("delivery.settle", duration_fault(self.delivery.settle, 0, 86_400_000)),
+            ("delivery.min_interval", duration_fault(self.delivery.min_interval, 0, 86_400_000)),
+            ("delivery.backoff_min", duration_fault(self.delivery.backoff_min, 1, 3_600_000)),
+            ("delivery.backoff_max", self.backoff_fault()),
+            ("guard.fraction", fraction_fault(self.guard.fraction)),
+            ("guard.window", duration_fault(self.guard.window, 1_000, 86_400_000)),
+            ("reconcile.daily_at", time_fault(&self.reconcile.daily_at)),
+            ("reconcile.time_zone", zone_fault(&self.reconcile.time_zone)),
+        ];
+        match faults.into_iter().find_map(|(key, fault)| fault.map(|reason| (key, reason))) {
+            None => Ok(()),
+            Some((key, reason)) => Err(ConfigError::Invalid { origin: origin.to_owned(), key, reason }),
+        }
+    }
+
+    fn address_fault(&self) -> Option<String> {
+        let url = self.base_url();
+        if url.is_empty() {
+            return Some("give benefits.base_url or benefits.subdomain".to_owned());
+        }
+        let plausible = (url.starts_with("http://") || url.starts_with("https://"))
+            && url.split("://").nth(1).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
+        (!plausible).then(|| "is not an http:// or https:// address".to_owned())
+    }
+
+    fn credentials_fault(&self) -> Option<String> {
+        match (&self.benefits.token_file, &self.benefits.oauth) {
+            (None, None) => Some("give benefits.token_file or [benefits.oauth]".to_owned()),
+            (Some(_), Some(_)) => Some("give benefits.token_file or [benefits.oauth], not both".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn backoff_fault(&self) -> Option<String> {
+        if self.delivery.backoff_max < self.delivery.backoff_min {
+            return Some("is shorter than delivery.backoff_min".to_owned());
+        }
+        duration_fault(self.delivery.backoff_max, 1, 86_400_000)
+    }
+}
+
+fn malformed(origin: &str, error: &toml::de::Error) -> ConfigError {
+    // toml quotes the offending line below the message. A line can hold a password, so only the message is kept.
+    let place = error.span().map(|span| format!(" (at byte {})", span.start)).unwrap_or_default();
+    ConfigError::Malformed { origin: origin.to_owned(), reason: format!("{}{place}", error.message().trim()) }
+}
+
+fn url_fault(url: &str) -> Option<String> {
+    let known = url.starts_with("postgresql://") || url.starts_with("postgres://");
+    (!known).then(|| "is not a postgresql:// URL".to_owned())
+}
+
+fn slot_fault(name: &str) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    (name.is_empty() || name.len() > 63 || !name.chars().all(allowed))
+        .then(|| "must be 1 to 63 of a-z, 0-9 and _ (PostgreSQL's rule for slots)".to_owned())
+}
+
+fn name_fault(name: &str) -> Option<String> {
+    (name.is_empty() || name.len() > 63 || name.contains('\0')).then(|| "must be 1 to 63 bytes".to_owned())
+}
+
+fn platform_fault(id: &str) -> Option<String> {
+    (id.is_empty() || id.contains(['/', '?', '#']))
+        .then(|| "must be the platform's id, without / ? #".to_owned())
+}
+
+fn range_fault<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T) -> Option<String> {
+    (value < least || value > most).then(|| format!("must be {least} to {most}"))
+}
+
+fn rate_fault(rate: f64) -> Option<String> {
+    (!rate.is_finite() || rate <= 0.0).then(|| "must be above 0".to_owned())
+}
+
+fn fraction_fault(fraction: f64) -> Option<String> {
+    (!(0.0..=1.0).contains(&fraction)).then(|| "must be 0 to 1".to_owned())
+}
+
+fn duration_fault(value: Duration, least_ms: u64, most_ms: u64) -> Option<String> {
+    let (least, most) = (Duration::from_millis(least_ms), Duration::from_millis(most_ms));
+    (value < least || value > most).then(|| {
+        format!("must be {} to {}", humantime::format_duration(least), humantime::format_duration(most))
+    })
+}
+
+fn time_fault(text: &str) -> Option<String> {
+    jiff::civil::Time::strptime("%H:%M", text).is_err().then(|| "is not a time of day as HH:MM".to_owned())
+}
+
+fn zone_fault(name: &str) -> Option<String> {
+    jiff::tz::TimeZone::get(name).is_err().then(|| "is not an IANA time zone, as Europe/London".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

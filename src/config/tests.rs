@@ -1,0 +1,99 @@
+use super::*;
+
+const LEAST: &str = r#"
+[database]
+url = "postgresql://hr@db/hr"
+[benefits]
+platform_id = "acme"
+subdomain = "acme"
+token_file = "/run/token"
+email_source = "work"
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, "test.toml", [])
+}
+
+fn complaint(text: &str) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn the_least_configuration_takes_every_default() {
+    let config = parse(LEAST).unwrap();
+    assert_eq!(config.database.slot, "benefits_sync");
+    assert_eq!(config.base_url(), "https://acme.benefits.example/api/v1");
+    assert_eq!(config.delivery.timeout, Duration::from_secs(10));
+    assert_eq!(config.guard.minimum, 20);
+    assert_eq!(config.http.listen.port(), 9287);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file() {
+    let text = complaint(&LEAST.replace("[benefits]", "pasword = \"x\"\n[benefits]"));
+    assert!(text.contains("test.toml") && text.contains("pasword"), "{text}");
+}
+
+#[test]
+fn a_mistake_does_not_quote_the_line_which_may_hold_a_password() {
+    let text = complaint("[database]\nurl = \"postgresql://hr:hunter2@db/hr\" x\n");
+    assert!(!text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn secrets_are_not_shown_by_debug() {
+    let config = parse(&LEAST.replace("hr@db", "hr:hunter2@db")).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_variable_overrides_the_file() {
+    let variables = [
+        ("BENEFITS_SYNC_DELIVERY__CONCURRENCY".to_owned(), "7".to_owned()),
+        ("BENEFITS_SYNC_BENEFITS__PLATFORM_ID".to_owned(), "12345".to_owned()),
+        ("BENEFITS_SYNC_DELIVERY__SETTLE".to_owned(), "2s".to_owned()),
+    ];
+    let config = Config::parse(LEAST, "test.toml", variables).unwrap();
+    assert_eq!(config.delivery.concurrency, 7);
+    assert_eq!(config.benefits.platform_id, "12345");
+    assert_eq!(config.delivery.settle, Duration::from_secs(2));
+}
+
+#[test]
+fn an_unknown_variable_is_refused_as_an_unknown_key_is() {
+    let variables = [("BENEFITS_SYNC_DELIVERY__CONCURENCY".to_owned(), "7".to_owned())];
+    let text = Config::parse(LEAST, "test.toml", variables).unwrap_err().to_string();
+    assert!(text.contains("concurency"), "{text}");
+}
+
+#[test]
+fn values_that_cannot_work_are_named_by_key() {
+    for (change, key) in [
+        ("url = \"postgresql://hr@db/hr\"\nslot = \"Bad-Slot\"", "database.slot"),
+        ("url = \"mysql://hr@db/hr\"", "database.url"),
+    ] {
+        let text = complaint(&LEAST.replace("url = \"postgresql://hr@db/hr\"", change));
+        assert!(text.contains(key), "{text}");
+    }
+    for (section, key) in [
+        ("[delivery]\nconcurrency = 0", "delivery.concurrency"),
+        ("[delivery]\nbackoff_min = \"10m\"", "delivery.backoff_max"),
+        ("[guard]\nfraction = 1.5", "guard.fraction"),
+        ("[reconcile]\ntime_zone = \"Europe/Londres\"", "reconcile.time_zone"),
+        ("[reconcile]\ndaily_at = \"25:00\"", "reconcile.daily_at"),
+    ] {
+        let text = complaint(&format!("{LEAST}{section}\n"));
+        assert!(text.contains(key), "{text}");
+    }
+}
+
+#[test]
+fn a_duration_that_is_none_says_how_to_write_one() {
+    let text = complaint(&format!("{LEAST}[delivery]\ntimeout = \"soon\"\n"));
+    assert!(text.contains("10s"), "{text}");
+}
+
+#[test]
+fn credentials_are_wanted_once() {
+    assert!(complaint(&LEAST.replace("token_file = \"/run/token\"\n", "")).contains("benefits.token_file"));
+}

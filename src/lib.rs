@@ -1,0 +1,3 @@
+//! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
+
+pub mod config;
