@@ -1,0 +1,225 @@
+-- The ledger: what benefits-sync remembers, beside the HR tables and independent of them.
+-- Nothing here refers to an HR table: no foreign key, no view, no trigger. An HR migration never meets us.
+
+create table benefits.site (
+    only_row boolean not null default true,
+    platform_id text,
+    time_zone text not null default 'Europe/London',
+    fingerprint_check bytea,
+    record_query text,
+    record_key_type text,
+    described text[] not null default '{}',
+    described_as text[] not null default '{}',
+    query_functions text[] not null default '{}',
+    paused_reason text,
+    halted_code text,
+    halted_reason text,
+    doubt text,
+    constraint site_pk primary key (only_row),
+    constraint site_one_row_ck check (only_row)
+);
+comment on table benefits.site is
+'One row: the site''s description, its platform, and whether delivery is paused, halted or in doubt.';
+insert into benefits.site default values;
+
+create table benefits.query_column (
+    table_schema name not null,
+    table_name name not null,
+    column_name name not null,
+    constraint query_column_pk primary key (table_schema, table_name, column_name)
+);
+comment on table benefits.query_column is
+'Table columns that the described record query reads, found when it was described (HR''s own views expanded).';
+
+create table benefits.source (
+    source_id integer generated always as identity,
+    table_schema name not null,
+    table_name name not null,
+    table_oid oid not null,
+    employee_key name,
+    affected text,
+    starter_flag name,
+    effective_from name,
+    declared_columns name[],
+    mapped_columns name[] not null,
+    key_columns name[] not null,
+    is_root boolean not null,
+    tracked boolean not null,
+    constraint source_pk primary key (source_id),
+    constraint source_table_uq unique (table_schema, table_name),
+    constraint source_way_ck check (
+        (employee_key is null) <> (affected is null)
+    )
+);
+comment on table benefits.source is
+'HR tables under the record query: how a changed row leads to the employees that it affects.';
+
+create table benefits.description (
+    only_row boolean not null default true,
+    version bigint not null default 1,
+    constraint description_pk primary key (only_row),
+    constraint description_one_row_ck check (only_row)
+);
+comment on table benefits.description is
+'Counts changes of the site''s description. Published, so that the reader meets a change at its place in the WAL.';
+insert into benefits.description default values;
+
+create table benefits.picklist_value (
+    field text not null,
+    hr_value text not null,
+    benefits_value text not null,
+    constraint picklist_value_pk primary key (field, hr_value),
+    constraint picklist_value_field_ck check (
+        field in ('title', 'gender', 'payBasis', 'payFrequency', 'payChangeReason')
+    )
+);
+comment on table benefits.picklist_value is
+'The site''s translations: what Benefits calls an HR value. Published: a change replays everyone it had blocked.';
+
+create table benefits.level_package (
+    level text not null,
+    package_id text not null,
+    constraint level_package_pk primary key (level)
+);
+comment on table benefits.level_package is
+'Which package of the platform a Benefits Level means. Published, as translations are.';
+
+create table benefits.employee (
+    employee_id text not null,
+    starter_baseline boolean not null default false,
+    first_seen_at timestamptz not null default now(),
+    gone_at timestamptz,
+    constraint employee_pk primary key (employee_id)
+);
+comment on table benefits.employee is
+'Employees known to exist in HR, kept by the stream and by reconcile, so that a list of them costs HR nothing.';
+comment on column benefits.employee.starter_baseline is
+'The starter flag was up already when the integration was set up: not a starter.';
+
+create table benefits.enrolment (
+    employee_id text not null,
+    platform_id text not null,
+    benefits_id text,
+    linked boolean not null default false,
+    enrolled_at timestamptz not null default now(),
+    requested_by text not null,
+    version bigint not null default 0,
+    acknowledged bytea,
+    unknown_fields bigint not null default 0,
+    outcome text,
+    error_code text,
+    error text,
+    last_synced_at timestamptz,
+    transferred_to text,
+    constraint enrolment_pk primary key (employee_id),
+    constraint enrolment_account_uq unique (platform_id, benefits_id),
+    constraint enrolment_outcome_ck check (outcome in ('successful', 'failed')),
+    constraint enrolment_failed_ck check ((outcome is not distinct from 'failed') = (error_code is not null)),
+    constraint enrolment_version_ck check (version between 0 and 9007199254740991)
+)
+with (fillfactor = 60);
+comment on table benefits.enrolment is
+'Synced employees: the linked account, what it has acknowledged (keyed fingerprints, never values), the last outcome.';
+comment on column benefits.enrolment.version is
+'Highest sourceVersion used or seen for the account; only rises.';
+comment on column benefits.enrolment.unknown_fields is
+'Bit set of fields whose state at the platform is unknown; they are part of the next write.';
+
+create table benefits.request (
+    request_id bigint generated always as identity,
+    employee_id text not null,
+    kind text not null,
+    argument text,
+    requested_by text not null,
+    requested_at timestamptz not null default clock_timestamp(),
+    constraint request_pk primary key (request_id),
+    constraint request_kind_ck check (kind in ('sync', 'transfer', 'relink', 'forget'))
+);
+create index request_employee_ix on benefits.request (employee_id);
+comment on table benefits.request is
+'Commands that were given and not yet passed by the reader. Published: the WAL puts them in order with HR''s changes.';
+
+create table benefits.pending (
+    employee_id text not null,
+    seq bigint not null default 1,
+    cause text not null,
+    bulk boolean not null default false,
+    in_full boolean not null default false,
+    requested_by text,
+    pending_since timestamptz not null default clock_timestamp(),
+    changed_at timestamptz not null,
+    last_changed_at timestamptz not null,
+    progressed_at timestamptz not null default clock_timestamp(),
+    attempts integer not null default 0,
+    not_before timestamptz,
+    claim bigint,
+    intent_kind text,
+    intent_version bigint,
+    intent_fields bigint not null default 0,
+    intent_hash bytea,
+    constraint pending_pk primary key (employee_id),
+    constraint pending_cause_ck check (
+        cause in ('change', 'starter', 'sync', 'lookup', 'rules', 'reconcile', 'time', 'transfer', 'relink')
+    ),
+    constraint pending_intent_ck check (
+        (intent_kind is null) = (intent_version is null)
+        and intent_kind in ('create', 'link', 'update')
+    )
+)
+with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
+comment on table benefits.pending is
+'One row an employee who may be out of step. seq counts the marks: an outcome clears the row only for the seq it read.';
+comment on column benefits.pending.claim is
+'Fencing token of the instance that is delivering; it lives as long as that instance''s session-level advisory lock.';
+comment on column benefits.pending.intent_version is
+'sourceVersion of the write that may be on its way; durable before its first byte leaves.';
+
+create sequence benefits.claim_token;
+
+create table benefits.history (
+    at timestamptz not null default clock_timestamp(),
+    history_id bigint generated always as identity,
+    employee_id text not null,
+    event text not null,
+    fields bigint not null default 0,
+    outcome text not null,
+    error_code text,
+    error text,
+    requested_by text,
+    latency interval,
+    request_id text,
+    constraint history_event_ck check (
+        event in ('linked', 'created', 'updated', 'rejected', 'held', 'released', 'discarded', 'transferred', 'relinked')
+    ),
+    constraint history_outcome_ck check (outcome in ('successful', 'failed', 'waiting'))
+)
+partition by range (at);
+create index history_employee_ix on benefits.history (employee_id, at desc);
+create table benefits.history_default partition of benefits.history default;
+comment on table benefits.history is
+'Append-only, a partition a month: what was done for whom, with field names and never a value.';
+
+create table benefits.row_owner (
+    source_id integer not null,
+    row_key text not null,
+    employee_id text not null,
+    constraint row_owner_pk primary key (source_id, row_key)
+);
+create index row_owner_employee_ix on benefits.row_owner (employee_id);
+comment on table benefits.row_owner is
+'Which synced employee a child row belonged to when last seen: its deletion or re-pointing carries only its own key.';
+
+create table benefits.checkpoint (
+    only_row boolean not null default true,
+    system_id text not null,
+    timeline integer not null,
+    platform_id text not null,
+    slot_name name not null,
+    slot_generation bigint not null default 1,
+    lsn pg_lsn not null,
+    reconciled_at timestamptz,
+    constraint checkpoint_pk primary key (only_row),
+    constraint checkpoint_one_row_ck check (only_row)
+);
+comment on table benefits.checkpoint is
+'Which WAL the ledger has followed, and how far. Anything else than this system, timeline and slot is doubt.';

@@ -1,0 +1,49 @@
+-- What HR applications and people may ask for. Commands are rows: they are written in the caller's transaction, show as
+-- In progress at once, and are released to delivery when the reader passes that commit in the WAL.
+
+create function benefits.sync(employee_ids text[]) returns integer
+language plpgsql security definer
+set search_path = pg_catalog, benefits, pg_temp
+as $$
+declare
+    wanted text[] := array(select distinct w from unnest(employee_ids) as w where w is not null);
+    strangers text[];
+    newcomers text[];
+begin
+    strangers := array(
+        select w from unnest(wanted) as w
+        where not exists (select from benefits.employee as k where k.employee_id = w and k.gone_at is null)
+    );
+    if cardinality(strangers) > 0 and to_regprocedure('benefits.find_in_roster(text[])') is not null then
+        -- Perhaps hired a moment ago, in this very transaction even: HR's own table decides.
+        begin
+            newcomers := array(select benefits.find_in_roster(strangers));
+        exception
+            when data_exception then newcomers := '{}';
+        end;
+        strangers := array(select s from unnest(strangers) as s where not s = any (newcomers));
+    end if;
+    if cardinality(strangers) > 0 then
+        raise exception 'unknown employee: %', array_to_string(strangers[1:5], ', ')
+            || case when cardinality(strangers) > 5 then format(' and %s more', cardinality(strangers) - 5) else '' end
+            using errcode = 'no_data_found', hint = 'Nothing was requested. Give ids as the record query''s employee_id shows them.';
+    end if;
+    insert into benefits.request (employee_id, kind, requested_by)
+    select w, 'sync', session_user from unnest(wanted) as w;
+    return cardinality(wanted);
+end
+$$;
+comment on function benefits.sync(text[]) is
+'First sync, or send again in full; the number of distinct ids accepted. An unknown id raises and nothing is requested.';
+
+create function benefits.pause(reason text) returns void
+language sql security definer
+set search_path = pg_catalog, benefits, pg_temp
+as $$ update benefits.site set paused_reason = coalesce(nullif(reason, ''), 'paused') || ' (' || session_user || ')' $$;
+comment on function benefits.pause(text) is 'Stops delivery for the site; changes go on being collected.';
+
+create function benefits.resume() returns void
+language sql security definer
+set search_path = pg_catalog, benefits, pg_temp
+as $$ update benefits.site set paused_reason = null, halted_code = null, halted_reason = null $$;
+comment on function benefits.resume() is 'Lifts a pause, and a halt whose cause was mended.';
