@@ -249,9 +249,9 @@ begin
     if s.employee_key is not null and not s.employee_key = any (mapped) then
         mapped := mapped || s.employee_key;
     end if;
-    select coalesce(array_agg(a.attname order by k.n), '{}') into keys
+    select coalesce(array_agg(a.attname order by a.attnum), '{}') into keys
     from pg_index as i
-    cross join lateral unnest(i.indkey) with ordinality as k (attnum, n)
+    cross join lateral unnest(i.indkey) as k (attnum)
     inner join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
     inner join pg_class as c on c.oid = i.indrelid
     where i.indrelid = target and (
@@ -336,6 +336,7 @@ begin
             'select r.employee_id, r.starter from benefits.read_roster(null, null) as r on conflict do nothing'
         );
     end if;
+    perform benefits.generate_owned_rows();
     perform benefits.publish_sources();
     update benefits.description set version = version + 1;
 end
@@ -385,6 +386,45 @@ begin
     execute 'alter function benefits.find_in_roster(text[]) owner to benefits_owner';
     execute 'revoke all on function benefits.read_roster(text, integer), benefits.find_in_roster(text[]) from public';
     execute 'grant execute on function benefits.read_roster(text, integer), benefits.find_in_roster(text[]) to benefits_service';
+end
+$$;
+
+-- The child rows of employees whose table does not name the employee in its replica identity.
+create function benefits.generate_owned_rows() returns void
+language plpgsql
+as $$
+declare
+    parts text;
+begin
+    select string_agg(
+        format(
+            'select %1$s, concat_ws(E''\x1f'', %2$s), t.%3$I::text from %4$I.%5$I as t where t.%3$I = any ($1::%6$s[])',
+            s.source_id,
+            (select string_agg(format('t.%I::text', k), ', ' order by n) from unnest(s.key_columns) with ordinality as u (k, n)),
+            s.employee_key, s.table_schema, s.table_name, a.key_type
+        ),
+        ' union all ' order by s.source_id
+    )
+    into parts
+    from benefits.source as s
+    cross join lateral (
+        select format_type(c.atttypid, null) as key_type
+        from pg_attribute as c where c.attrelid = s.table_oid and c.attname = s.employee_key
+    ) as a
+    where s.tracked and s.employee_key is not null and not s.employee_key = any (s.key_columns);
+    execute format(
+        'create or replace function benefits.read_owned_rows(ids text[]) '
+        'returns table (source_id integer, row_key text, employee_id text) '
+        'language plpgsql stable security definer %s as %L',
+        benefits.definer_settings(),
+        format(
+            E'#variable_conflict use_column\nbegin return query %s; end',
+            coalesce(parts, 'select null::integer, null::text, null::text where false')
+        )
+    );
+    execute 'alter function benefits.read_owned_rows(text[]) owner to benefits_owner';
+    execute 'revoke all on function benefits.read_owned_rows(text[]) from public';
+    execute 'grant execute on function benefits.read_owned_rows(text[]) to benefits_service';
 end
 $$;
 

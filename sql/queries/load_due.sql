@@ -1,0 +1,6 @@
+-- Pending employees whom nobody is delivering, single changes before bulk. $1 how many.
+select p.employee_id, p.bulk
+from benefits.pending as p
+where p.claim is null and (p.not_before is null or p.not_before <= clock_timestamp())
+order by p.bulk, p.pending_since
+limit $1::bigint

@@ -1,0 +1,82 @@
+//! What goes wrong with the ledger, and the one question that matters: try again, or tell somebody.
+
+use tokio_postgres::error::{Error, SqlState};
+
+/// What a ledger error calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// PostgreSQL is away or busy, or gave way to somebody: connect again and go on.
+    Passing,
+    /// The schema, a privilege or the site's description is not as it must be: a person has to act.
+    Site,
+    /// The values that were read make the statement fail: find the employee.
+    Data,
+}
+
+/// A statement of ours failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// PostgreSQL refused it or went away.
+    #[error("{what}: {}", describe(.source))]
+    Statement {
+        /// What was being done.
+        what: &'static str,
+        /// The driver's error. Not shown as it is: its message may quote a value.
+        source: Error,
+    },
+    /// The ledger holds something that this program cannot have written.
+    #[error("the ledger is not as expected: {0}")]
+    Unexpected(String),
+}
+
+impl LedgerError {
+    /// What it calls for.
+    pub fn trouble(&self) -> Trouble {
+        match self {
+            Self::Statement { source, .. } => trouble(source),
+            Self::Unexpected(_) => Trouble::Site,
+        }
+    }
+}
+
+fn trouble(error: &Error) -> Trouble {
+    let Some(state) = error.code() else { return Trouble::Passing };
+    match state.code().get(..2) {
+        // Connection, rollback (deadlock, serialization), resources, prerequisite state (lock timeout), operator.
+        Some("08" | "40" | "53" | "55" | "57" | "58" | "XX" | "25") => Trouble::Passing,
+        Some("42" | "3F" | "3D" | "28" | "0L" | "26") => Trouble::Site,
+        // "row_security = off" meets a policy.
+        _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => Trouble::Site,
+        _ => Trouble::Data,
+    }
+}
+
+/// A database error without personal values: PostgreSQL quotes the offending value in the messages of data errors.
+pub(super) fn describe(error: &Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        // Not from the server: a closed connection, a timeout. The driver's text holds no value.
+        return match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+    };
+    let state = db.code().code();
+    match trouble(error) {
+        Trouble::Data => format!("SQLSTATE {state} (the message is not shown: it may quote a value)"),
+        Trouble::Passing | Trouble::Site => match db.hint() {
+            Some(hint) => format!("SQLSTATE {state}: {} ({hint})", db.message()),
+            None => format!("SQLSTATE {state}: {}", db.message()),
+        },
+    }
+}
+
+/// Attaches what was being done.
+pub(super) trait Doing<T> {
+    fn doing(self, what: &'static str) -> Result<T, LedgerError>;
+}
+
+impl<T> Doing<T> for Result<T, Error> {
+    fn doing(self, what: &'static str) -> Result<T, LedgerError> {
+        self.map_err(|source| LedgerError::Statement { what, source })
+    }
+}

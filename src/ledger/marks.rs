@@ -1,0 +1,321 @@
+//! Commits become pending rows: each touched employee is marked, and the checkpoint moves, in one transaction.
+//!
+//! Commits that only touch employees (nearly all) are merged, so that a backlog costs one statement a batch. A commit that
+//! also carries commands, hires, lookups or rows that left their employee is taken by itself, in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_postgres::types::PgLsn;
+
+use super::checkpoint::PersistedLsn;
+use super::error::LedgerError;
+use super::session::Session;
+use crate::lsn::Lsn;
+use crate::pgoutput::Timestamp;
+use crate::selection::{Commit, KeyHash, KeyHasher, Mark, Touches};
+
+/// Employees a page when everyone is marked, or when child rows are read.
+const PAGE: i64 = 2_000;
+/// Marked employees that are handed to delivery by name; more are found by its scan.
+const NAMED_MAX: usize = 2_000;
+
+/// What marking needs to know of the site.
+#[derive(Debug, Clone)]
+pub struct MarkSettings {
+    /// The platform that new enrolments belong to.
+    pub platform_id: String,
+    /// `delivery.settle`.
+    pub settle: Duration,
+}
+
+/// What became of a batch of commits.
+#[derive(Debug)]
+pub struct Marked {
+    /// Everything up to here is durable.
+    pub persisted: PersistedLsn,
+    /// Employees to be delivered; not all of them when `rescan` is set.
+    pub due: Vec<String>,
+    /// More is due than `due` names.
+    pub rescan: bool,
+    /// Child rows of employees who were enrolled, and by how many enrolling commits.
+    pub seeded: Option<(u64, Vec<KeyHash>)>,
+    /// The site's description changed: the stream has to start again with the new one.
+    pub description: bool,
+    /// Translations or levels changed.
+    pub rules: bool,
+    /// Something only a comparison of everyone can answer.
+    pub reconcile: bool,
+}
+
+/// Commits that were handed over together.
+pub type Batch = Vec<Commit>;
+
+/// Writes marks in one session.
+pub struct Marks {
+    session: Arc<Session>,
+    hasher: KeyHasher,
+    settings: MarkSettings,
+}
+
+/// Employees with the commit times of their first and last change.
+type Changes<'c> = BTreeMap<&'c str, (Timestamp, Timestamp)>;
+
+impl Marks {
+    /// A writer. `hasher` must be the stream's.
+    pub fn new(session: Arc<Session>, hasher: KeyHasher, settings: MarkSettings) -> Self {
+        Self { session, hasher, settings }
+    }
+
+    /// Makes a batch durable. Every commit in it must be visible to new snapshots already.
+    pub async fn apply(&self, batch: &[Commit]) -> Result<Option<Marked>, LedgerError> {
+        let Some(last) = batch.last() else { return Ok(None) };
+        let mut marked = Marked {
+            persisted: PersistedLsn::after_commit(last.end_lsn),
+            due: Vec::new(),
+            rescan: false,
+            seeded: None,
+            description: false,
+            rules: false,
+            reconcile: false,
+        };
+        for segment in batch.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
+            match segment {
+                [commit] if !is_plain(commit) => self.apply_one(commit, &mut marked).await?,
+                _ => self.apply_plain(segment, &mut marked).await?,
+            }
+        }
+        Ok(Some(marked))
+    }
+
+    /// The LSN of a keepalive that came while nothing was under way and everything before it has been applied.
+    /// Writes nothing: an idle checkpoint that wrote would make WAL of its own and never be idle.
+    pub fn idle(&self, lsn: Lsn) -> PersistedLsn {
+        PersistedLsn::after_commit(lsn)
+    }
+
+    async fn apply_plain(&self, segment: &[Commit], marked: &mut Marked) -> Result<(), LedgerError> {
+        let mut changes = Changes::new();
+        let mut owned = BTreeMap::new();
+        let mut lsn = Lsn::ZERO;
+        for commit in segment {
+            let Some(touches) = &commit.touches else { continue };
+            lsn = commit.end_lsn;
+            for (id, _) in touches.employees() {
+                note(&mut changes, id, commit.committed_at);
+            }
+            owned.extend(touches.owned().map(|(source, row, employee)| ((source, row), employee)));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if owned.is_empty() {
+            return self.mark(&changes, "change", lsn, marked).await;
+        }
+        self.session.batch("begin", "begin").await?;
+        let left_behind = self.own(&owned).await?;
+        let at = segment.last().map_or(Timestamp(0), |commit| commit.committed_at);
+        for id in &left_behind {
+            note(&mut changes, id, at);
+        }
+        self.mark(&changes, "change", lsn, marked).await?;
+        self.session.batch("commit marks", "commit").await
+    }
+
+    async fn apply_one(&self, commit: &Commit, marked: &mut Marked) -> Result<(), LedgerError> {
+        let Some(touches) = &commit.touches else { return Ok(()) };
+        let at = time(commit.committed_at);
+        self.session.batch("begin", "begin").await?;
+        self.roster(touches).await?;
+        let mut enrolled = self.release(touches, at).await?;
+        enrolled.extend(self.enrol_starters(touches, at).await?);
+        let rows = self.seed(&enrolled).await?;
+        let mut changes = Changes::new();
+        for (id, _) in touches.employees() {
+            note(&mut changes, id, commit.committed_at);
+        }
+        let owned = touches.owned().map(|(source, row, employee)| ((source, row), employee)).collect();
+        let mut left = self.own(&owned).await?;
+        left.extend(self.take_orphans(touches).await?);
+        for id in &left {
+            note(&mut changes, id, commit.committed_at);
+        }
+        self.mark_lookups(touches, at, marked).await?;
+        self.mark(&changes, "change", commit.end_lsn, marked).await?;
+        if touches.roster || touches.owners {
+            self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
+            marked.reconcile = true;
+        }
+        self.session.batch("commit marks", "commit").await?;
+        if touches.everyone || touches.rules || touches.description {
+            self.mark_everyone(at, if touches.everyone { "change" } else { "rules" }).await?;
+            marked.rescan = true;
+        }
+        marked.rules |= touches.rules;
+        marked.description |= touches.description;
+        if touches.enrols() || touches.owners {
+            let known = marked.seeded.take().map(|(_, rows)| rows).unwrap_or_default();
+            marked.seeded = Some((commit.enrolments, known.into_iter().chain(rows).collect()));
+        }
+        name_due(marked, enrolled);
+        Ok(())
+    }
+
+    /// Marks employees; those who are not synced drop out in the statement.
+    async fn mark(
+        &self,
+        changes: &Changes<'_>,
+        cause: &str,
+        lsn: Lsn,
+        marked: &mut Marked,
+    ) -> Result<(), LedgerError> {
+        let ids: Vec<&str> = changes.keys().copied().collect();
+        let first: Vec<SystemTime> = changes.values().map(|(first, _)| time(*first)).collect();
+        let last: Vec<SystemTime> = changes.values().map(|(_, last)| time(*last)).collect();
+        let bulk = ids.len() > NAMED_MAX;
+        let rows = self
+            .session
+            .query(
+                "mark employees",
+                include_str!("../../sql/queries/mark_employees.sql"),
+                &[&ids, &first, &last, &cause, &bulk, &self.settings.settle.as_secs_f64(), &PgLsn::from(lsn.0)],
+            )
+            .await?;
+        name_due(marked, rows.iter().map(|row| row.get(0)));
+        Ok(())
+    }
+
+    async fn roster(&self, touches: &Touches) -> Result<(), LedgerError> {
+        for (what, sql, ids) in [
+            ("record who has gone", include_str!("../../sql/queries/record_gone.sql"), &touches.gone),
+            ("record who was hired", include_str!("../../sql/queries/record_hires.sql"), &touches.hired),
+            ("lower starter flags", include_str!("../../sql/queries/lower_flags.sql"), &touches.flag_lowered),
+        ] {
+            let mut ids: Vec<&str> = ids.iter().map(AsRef::as_ref).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            if !ids.is_empty() {
+                self.session.execute(what, sql, &[&ids]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&self, touches: &Touches, at: SystemTime) -> Result<Vec<String>, LedgerError> {
+        if touches.requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sql = include_str!("../../sql/queries/release_requests.sql");
+        let rows = self
+            .session
+            .query("release requests", sql, &[&touches.requests, &self.settings.platform_id, &at])
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn enrol_starters(&self, touches: &Touches, at: SystemTime) -> Result<Vec<String>, LedgerError> {
+        let mut ids: Vec<&str> =
+            touches.employees().filter(|(_, mark)| *mark == Mark::Starter).map(|(id, _)| id).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        ids.sort_unstable();
+        let sql = include_str!("../../sql/queries/enrol_starters.sql");
+        let rows = self.session.query("enrol starters", sql, &[&ids, &self.settings.platform_id, &at]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Records the child rows of employees who were just enrolled.
+    async fn seed(&self, enrolled: &[String]) -> Result<Vec<KeyHash>, LedgerError> {
+        let mut hashes = Vec::new();
+        let page = usize::try_from(PAGE).unwrap_or(1);
+        for ids in enrolled.chunks(page) {
+            let sql = include_str!("../../sql/queries/seed_owners.sql");
+            let rows = self.session.query("read whose rows are", sql, &[&ids]).await?;
+            hashes.extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
+        }
+        Ok(hashes)
+    }
+
+    async fn own(&self, owned: &BTreeMap<(i32, &str), &str>) -> Result<Vec<String>, LedgerError> {
+        if owned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sources: Vec<i32> = owned.keys().map(|(source, _)| *source).collect();
+        let rows: Vec<&str> = owned.keys().map(|(_, row)| *row).collect();
+        let employees: Vec<&str> = owned.values().copied().collect();
+        let sql = include_str!("../../sql/queries/own_rows.sql");
+        let left = self.session.query("record whose rows are", sql, &[&sources, &rows, &employees]).await?;
+        Ok(left.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn take_orphans(&self, touches: &Touches) -> Result<Vec<String>, LedgerError> {
+        if touches.orphaned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sources: Vec<i32> = touches.orphaned.iter().map(|(source, _)| *source).collect();
+        let rows: Vec<&str> = touches.orphaned.iter().map(|(_, row)| row.as_ref()).collect();
+        let sql = include_str!("../../sql/queries/take_orphans.sql");
+        let owners = self.session.query("find whose rows were", sql, &[&sources, &rows]).await?;
+        Ok(owners.iter().map(|row| row.get(0)).collect())
+    }
+
+    async fn mark_lookups(&self, touches: &Touches, at: SystemTime, marked: &mut Marked) -> Result<(), LedgerError> {
+        let mut by_source: BTreeMap<i32, Vec<&str>> = BTreeMap::new();
+        for (source, key) in &touches.lookups {
+            by_source.entry(*source).or_default().push(key);
+        }
+        for (source, keys) in by_source {
+            let sql = include_str!("../../sql/queries/mark_affected.sql").replace("{source}", &source.to_string());
+            self.session.execute("mark whom a lookup affects", &sql, &[&keys, &at]).await?;
+            marked.rescan = true;
+        }
+        Ok(())
+    }
+
+    /// In pages, each committed by itself: to mark somebody twice is harmless, a long transaction is not.
+    async fn mark_everyone(&self, at: SystemTime, cause: &str) -> Result<(), LedgerError> {
+        let mut after = Some(String::new());
+        while let Some(id) = after {
+            let sql = include_str!("../../sql/queries/mark_page.sql");
+            let rows = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
+            after = rows.first().and_then(|row| row.get(0));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the commit only touches employees' own rows.
+fn is_plain(commit: &Commit) -> bool {
+    commit.touches.as_ref().is_none_or(|touches| {
+        touches.requests.is_empty()
+            && touches.hired.is_empty()
+            && touches.gone.is_empty()
+            && touches.flag_lowered.is_empty()
+            && touches.orphaned.is_empty()
+            && touches.lookups.is_empty()
+            && !(touches.everyone || touches.owners || touches.roster || touches.rules || touches.description)
+            && touches.employees().all(|(_, mark)| mark == Mark::Change)
+    })
+}
+
+fn note<'c>(changes: &mut Changes<'c>, id: &'c str, at: Timestamp) {
+    changes.entry(id).and_modify(|(_, last)| *last = (*last).max(at)).or_insert((at, at));
+}
+
+fn name_due(marked: &mut Marked, ids: impl IntoIterator<Item = String>) {
+    for id in ids {
+        if marked.due.len() >= NAMED_MAX {
+            marked.rescan = true;
+            return;
+        }
+        marked.due.push(id);
+    }
+}
+
+/// A commit time as SQL takes it.
+fn time(at: Timestamp) -> SystemTime {
+    let micros = u64::try_from(at.unix_micros()).unwrap_or(0);
+    UNIX_EPOCH + Duration::from_micros(micros)
+}

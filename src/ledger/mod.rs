@@ -1,0 +1,28 @@
+//! The ledger: what the pipeline remembers, in the schema `benefits` of the HR database.
+//!
+//! ```text
+//!  Commit ──▶ gate (visible yet?) ──▶ marks: pending rows + checkpoint, one flush ──▶ PersistedLsn ──▶ slot
+//!                                          │
+//!                                          ▼ who is due
+//!  work (pending + record, one snapshot) ──▶ intents (claim + version, one flush) ──▶ HTTP ──▶ outcomes (one flush)
+//! ```
+//!
+//! Every statement is a file in `sql/queries`. Sessions force `synchronous_commit = on`: what the ledger calls durable
+//! survives a crash of PostgreSQL. Statements that lock several rows lock them in the order of the employee's id, so that
+//! the marker, the outcomes and other instances cannot deadlock.
+
+mod checkpoint;
+mod error;
+mod marks;
+pub mod outcomes;
+mod session;
+pub mod site;
+mod snapshot;
+pub mod work;
+
+pub use checkpoint::{Checkpoint, PersistedLsn};
+pub use error::{LedgerError, Trouble};
+pub use marks::{Batch, MarkSettings, Marked, Marks};
+pub use session::Session;
+pub use site::Site;
+pub use snapshot::Snapshot;

@@ -1,0 +1,160 @@
+//! What attempts came to, recorded in batches: state, history, and the pending row cleared where nothing came in between.
+
+use super::error::LedgerError;
+use super::session::Session;
+use crate::record::{FieldSet, Fingerprints};
+
+/// `benefits.enrolment.outcome`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateName {
+    /// In step.
+    Successful,
+    /// Rejected, here or there.
+    Failed,
+}
+
+impl StateName {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Successful => "successful",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A line of `benefits.history`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// `linked`, `created`, `updated`, `rejected`.
+    pub event: &'static str,
+    /// The fields that were sent or refused.
+    pub fields: FieldSet,
+    /// The platform's id of the request.
+    pub request_id: Option<String>,
+}
+
+/// What an employee's attempt came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Who.
+    pub employee_id: String,
+    /// The marks counted when the record was read: only if no more have come is the employee in step.
+    pub seq: i64,
+    /// The claim it was sent under; `None` when nothing had to be sent.
+    pub claim: Option<i64>,
+    /// The highest version used or seen.
+    pub version: i64,
+    /// What the platform holds now; `None` leaves what is stored.
+    pub acknowledged: Option<Fingerprints>,
+    /// Fields whose state at the platform is unknown.
+    pub unknown: FieldSet,
+    /// In step, or rejected.
+    pub state: StateName,
+    /// For a rejection: code and text.
+    pub error: Option<(String, String)>,
+    /// The account.
+    pub benefits_id: Option<String>,
+    /// Whether it is linked.
+    pub linked: bool,
+    /// When the answer came.
+    pub answered: std::time::Instant,
+    /// Whether the platform accepted a write.
+    pub synced: bool,
+    /// For the history.
+    pub lines: Vec<HistoryLine>,
+}
+
+/// What was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recorded {
+    /// Who.
+    pub employee_id: String,
+    /// No change came in between: the pending row is gone.
+    pub last: bool,
+    /// From HR's commit to the answer, in seconds.
+    pub latency_seconds: f64,
+}
+
+/// Records outcomes in one transaction. Those that are not in the answer had lost their claim: nothing is recorded for
+/// them, and whoever holds the claim now will do it.
+pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recorded>, LedgerError> {
+    let ids: Vec<&str> = outcomes.iter().map(|o| o.employee_id.as_str()).collect();
+    let seqs: Vec<i64> = outcomes.iter().map(|o| o.seq).collect();
+    let claims: Vec<Option<i64>> = outcomes.iter().map(|o| o.claim).collect();
+    let versions: Vec<i64> = outcomes.iter().map(|o| o.version).collect();
+    let acknowledged: Vec<Option<Vec<u8>>> =
+        outcomes.iter().map(|o| o.acknowledged.as_ref().map(Fingerprints::to_bytes)).collect();
+    let unknown: Vec<i64> = outcomes.iter().map(|o| o.unknown.bits()).collect();
+    let states: Vec<&str> = outcomes.iter().map(|o| o.state.as_str()).collect();
+    let codes: Vec<Option<&str>> = outcomes.iter().map(|o| o.error.as_ref().map(|(code, _)| code.as_str())).collect();
+    let errors: Vec<Option<&str>> = outcomes.iter().map(|o| o.error.as_ref().map(|(_, text)| text.as_str())).collect();
+    let accounts: Vec<Option<&str>> = outcomes.iter().map(|o| o.benefits_id.as_deref()).collect();
+    let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
+    let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
+    let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
+    let lines = Lines::of(outcomes);
+    let rows = session
+        .query(
+            "record outcomes",
+            include_str!("../../sql/queries/record_outcomes.sql"),
+            &[
+                &ids, &seqs, &claims, &versions, &acknowledged, &unknown, &states, &codes, &errors, &accounts, &linked,
+                &ages, &synced, &lines.ids, &lines.events, &lines.fields, &lines.states, &lines.codes, &lines.errors,
+                &lines.requests,
+            ],
+        )
+        .await?;
+    Ok(rows
+        .iter()
+        .map(|row| Recorded { employee_id: row.get(0), last: row.get(1), latency_seconds: row.get(2) })
+        .collect())
+}
+
+/// History lines, a vector a column.
+#[derive(Default)]
+struct Lines<'o> {
+    ids: Vec<&'o str>,
+    events: Vec<&'o str>,
+    fields: Vec<i64>,
+    states: Vec<&'o str>,
+    codes: Vec<Option<&'o str>>,
+    errors: Vec<Option<&'o str>>,
+    requests: Vec<Option<&'o str>>,
+}
+
+impl<'o> Lines<'o> {
+    fn of(outcomes: &'o [Outcome]) -> Self {
+        let mut lines = Self::default();
+        for (outcome, line) in outcomes.iter().flat_map(|o| o.lines.iter().map(move |line| (o, line))) {
+            lines.ids.push(&outcome.employee_id);
+            lines.events.push(line.event);
+            lines.fields.push(line.fields.bits());
+            lines.states.push(outcome.state.as_str());
+            lines.codes.push(outcome.error.as_ref().map(|(code, _)| code.as_str()));
+            lines.errors.push(outcome.error.as_ref().map(|(_, text)| text.as_str()));
+            lines.requests.push(line.request_id.as_deref());
+        }
+        lines
+    }
+}
+
+/// A claim that is given back, to be tried again later. Its intent stays.
+#[derive(Debug, Clone)]
+pub struct Postponed {
+    /// Who.
+    pub employee_id: String,
+    /// Seconds from now.
+    pub wait_seconds: f64,
+    /// Attempts without an outcome so far.
+    pub attempts: i32,
+}
+
+/// Gives claims back.
+pub async fn postpone(session: &Session, token: i64, postponed: &[Postponed]) -> Result<(), LedgerError> {
+    let ids: Vec<&str> = postponed.iter().map(|p| p.employee_id.as_str()).collect();
+    let waits: Vec<f64> = postponed.iter().map(|p| p.wait_seconds).collect();
+    let attempts: Vec<i32> = postponed.iter().map(|p| p.attempts).collect();
+    let sql = include_str!("../../sql/queries/postpone.sql");
+    session.execute("postpone", sql, &[&token, &ids, &waits, &attempts]).await?;
+    Ok(())
+}

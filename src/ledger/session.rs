@@ -1,0 +1,76 @@
+//! One SQL session of ours and its prepared statements.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, Statement};
+
+use super::error::{Doing, LedgerError};
+use crate::postgres::{self, ConnectError, Target};
+
+/// What every session of ours sets: nothing waits long for a lock, nothing runs long, what is committed is durable.
+pub(crate) const OPTIONS: &str = "-c synchronous_commit=on -c lock_timeout=5s -c statement_timeout=60s \
+     -c idle_in_transaction_session_timeout=60s -c jit=off";
+
+/// A session. Dropping it closes the connection.
+pub struct Session {
+    client: postgres::Session,
+    statements: Mutex<HashMap<String, Statement>>,
+}
+
+impl Session {
+    /// Connects. `name` becomes the `application_name` that a DBA sees.
+    pub async fn connect(target: &Target, name: &str) -> Result<Arc<Self>, ConnectError> {
+        let client = postgres::connect_sql(target, name, OPTIONS).await?;
+        Ok(Arc::new(Self { client, statements: Mutex::default() }))
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// The client, for transactions and plain statements.
+    pub fn client(&self) -> &postgres::Session {
+        &self.client
+    }
+
+    /// Runs a statement that is prepared once a session.
+    pub async fn query(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, LedgerError> {
+        let statement = self.prepared(what, sql).await?;
+        self.client.query(&statement, params).await.doing(what)
+    }
+
+    /// As [`Session::query`], for statements whose rows are of no interest.
+    pub async fn execute(
+        &self,
+        what: &'static str,
+        sql: &str,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, LedgerError> {
+        let statement = self.prepared(what, sql).await?;
+        self.client.execute(&statement, params).await.doing(what)
+    }
+
+    /// Runs several statements as one, in the simple protocol.
+    pub async fn batch(&self, what: &'static str, sql: &str) -> Result<(), LedgerError> {
+        self.client.batch_execute(sql).await.doing(what)
+    }
+
+    async fn prepared(&self, what: &'static str, sql: &str) -> Result<Statement, LedgerError> {
+        let mut statements = self.statements.lock().await;
+        if let Some(statement) = statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql).await.doing(what)?;
+        statements.insert(sql.to_owned(), statement.clone());
+        Ok(statement)
+    }
+}

@@ -1,0 +1,110 @@
+//! The site as described, and the stream's view of its employees, loaded when a stream starts.
+
+use futures_util::TryStreamExt;
+
+use super::error::{Doing, LedgerError};
+use super::session::Session;
+use crate::selection::{Description, KeyHasher, Members, RowFilter, Source};
+
+/// `benefits.site`, with the version of the description.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// Whether there is a record query.
+    pub described_at_all: bool,
+    /// The record query's columns.
+    pub described: Vec<String>,
+    /// The platform that the ledger is about; `None` before the first start.
+    pub platform_id: Option<String>,
+    /// The site's time zone.
+    pub time_zone: String,
+    /// Tells a changed fingerprint key.
+    pub fingerprint_check: Option<Vec<u8>>,
+    /// Delivery is paused by a person.
+    pub paused_reason: Option<String>,
+    /// Delivery is halted until a person resumes it.
+    pub halted_code: Option<String>,
+    /// Why the ledger may not know what the platform holds.
+    pub doubt: Option<String>,
+    /// Counts changes of the description.
+    pub description_version: i64,
+}
+
+impl Site {
+    /// Reads it.
+    pub async fn load(session: &Session) -> Result<Self, LedgerError> {
+        let rows = session.query("read the site", include_str!("../../sql/queries/load_site.sql"), &[]).await?;
+        let row = rows.first().ok_or_else(|| LedgerError::Unexpected("benefits.site is empty".to_owned()))?;
+        Ok(Self {
+            described_at_all: row.get("described_at_all"),
+            described: row.get("described"),
+            platform_id: row.get("platform_id"),
+            time_zone: row.get("time_zone"),
+            fingerprint_check: row.get("fingerprint_check"),
+            paused_reason: row.get("paused_reason"),
+            halted_code: row.get("halted_code"),
+            doubt: row.get("doubt"),
+            description_version: row.get("version"),
+        })
+    }
+
+    /// Reads the described tables.
+    pub async fn sources(session: &Session) -> Result<Description, LedgerError> {
+        let rows =
+            session.query("read the sources", include_str!("../../sql/queries/load_sources.sql"), &[]).await?;
+        let sources = rows.iter().map(|row| Source {
+            id: row.get("source_id"),
+            schema: row.get("table_schema"),
+            table: row.get("table_name"),
+            employee_key: row.get("employee_key"),
+            starter_flag: row.get("starter_flag"),
+            mapped: row.get("mapped_columns"),
+            key: row.get("key_columns"),
+            root: row.get("is_root"),
+            tracked: row.get("tracked"),
+        });
+        Ok(Description { sources: sources.collect() })
+    }
+}
+
+/// Who is synced, who has failed, who is in the starter baseline.
+pub async fn load_members(session: &Session, hasher: &KeyHasher) -> Result<Members, LedgerError> {
+    let count = count(session, "select count(*) from benefits.enrolment").await?;
+    let mut members = Members::with_capacity(count);
+    let sql = "select employee_id from benefits.enrolment where transferred_to is null";
+    let mut ids = session.client().query_raw::<_, &str, _>(sql, []).await.doing("read who is synced")?;
+    let mut ids = std::pin::pin!(ids);
+    while let Some(row) = ids.try_next().await.doing("read who is synced")? {
+        members.enrol(hasher.employee(row.get::<_, &str>(0).as_bytes()));
+    }
+    members.replace_failed(failed(session, hasher).await?);
+    let sql = "select employee_id from benefits.employee where starter_baseline";
+    for row in session.query("read the starter baseline", sql, &[]).await? {
+        members.set_baseline(hasher.employee(row.get::<_, &str>(0).as_bytes()));
+    }
+    Ok(members)
+}
+
+/// The employees whose latest attempt was rejected.
+pub async fn failed(session: &Session, hasher: &KeyHasher) -> Result<Vec<crate::selection::KeyHash>, LedgerError> {
+    let sql = "select employee_id from benefits.enrolment where outcome = 'failed'";
+    let rows = session.query("read who has failed", sql, &[]).await?;
+    Ok(rows.iter().map(|row| hasher.employee(row.get::<_, &str>(0).as_bytes())).collect())
+}
+
+/// The child rows of synced employees.
+pub async fn load_filter(session: &Session, hasher: &KeyHasher) -> Result<RowFilter, LedgerError> {
+    let rows = count(session, "select count(*) from benefits.row_owner").await?;
+    let mut filter = RowFilter::with_capacity(rows.saturating_mul(2));
+    let sql = "select source_id, row_key from benefits.row_owner";
+    let rows = session.client().query_raw::<_, &str, _>(sql, []).await.doing("read whose rows are")?;
+    let mut rows = std::pin::pin!(rows);
+    while let Some(row) = rows.try_next().await.doing("read whose rows are")? {
+        filter.insert(hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes()));
+    }
+    Ok(filter)
+}
+
+async fn count(session: &Session, sql: &'static str) -> Result<usize, LedgerError> {
+    let rows = session.query("count", sql, &[]).await?;
+    Ok(rows.first().and_then(|row| usize::try_from(row.get::<_, i64>(0)).ok()).unwrap_or(0))
+}

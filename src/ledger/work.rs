@@ -1,0 +1,272 @@
+//! What delivery reads of pending employees, and the intents that it writes before anything leaves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Row;
+
+use super::error::{LedgerError, Trouble};
+use super::session::Session;
+use crate::record::{COLUMNS, Described, FieldSet, Fingerprints, RawRecord};
+
+/// The class of our session-level advisory locks: an instance's claims live as long as its lock.
+const LOCK_CLASS: i32 = 0x0062_7379;
+
+/// What a write does at the platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IntentKind {
+    /// POST a new account.
+    Create,
+    /// PATCH an account that was found, taking it over.
+    Link,
+    /// PATCH the linked account.
+    Update,
+}
+
+impl IntentKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Link => "link",
+            Self::Update => "update",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Create, Self::Link, Self::Update].into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// A write that may be on its way, as kept in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// What it does.
+    pub kind: IntentKind,
+    /// Its `sourceVersion`.
+    pub version: i64,
+    /// The fields it carries, and those of writes before it whose fate is unknown.
+    pub fields: FieldSet,
+    /// Keyed hash of its body without the version.
+    pub hash: Vec<u8>,
+}
+
+/// The record as HR has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Read {
+    /// One row.
+    One(Box<RawRecord>),
+    /// The query has no row for the employee.
+    Gone,
+    /// More than one.
+    Ambiguous,
+    /// The query fails for this employee; the text holds no value.
+    Unreadable(String),
+}
+
+/// A pending employee with all that is needed to decide what to send.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Who.
+    pub employee_id: String,
+    /// The marks counted when the record was read.
+    pub seq: i64,
+    /// Everything is sent, whatever was acknowledged.
+    pub in_full: bool,
+    /// Attempts without an outcome so far.
+    pub attempts: i32,
+    /// A write that may be on its way.
+    pub claim: Option<Claim>,
+    /// The linked account, or the one reserved to be linked.
+    pub benefits_id: Option<String>,
+    /// Whether the account is linked.
+    pub linked: bool,
+    /// The version floor.
+    pub version: i64,
+    /// What the platform has acknowledged.
+    pub acknowledged: Fingerprints,
+    /// Fields whose state at the platform is unknown.
+    pub unknown: FieldSet,
+    /// The latest attempt was rejected.
+    pub was_failed: bool,
+    /// Time since the last acknowledgement.
+    pub since_last_sync: Option<Duration>,
+    /// The record.
+    pub record: Read,
+}
+
+/// Work could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkError {
+    /// The record query itself does not work (a column or privilege is missing): nobody's record can be read.
+    #[error("the record query does not work: {0}")]
+    Query(LedgerError),
+    /// PostgreSQL is away.
+    #[error(transparent)]
+    Away(LedgerError),
+}
+
+/// A write about to leave.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// Who.
+    pub employee_id: String,
+    /// `Work::version` when it was decided.
+    pub loaded_version: i64,
+    /// `Work::claim`'s version when it was decided.
+    pub loaded_intent: Option<i64>,
+    /// The write.
+    pub claim: Claim,
+    /// For a link: the account, reserved so that no other employee takes it.
+    pub benefits_id: Option<String>,
+}
+
+/// Takes a claim token that is ours as long as the session lives.
+pub async fn take_token(session: &Session) -> Result<i64, LedgerError> {
+    let sql = "select t.token from (select nextval('benefits.claim_token') as token) as t, \
+               lateral pg_advisory_lock($1::integer, t.token::integer)";
+    let rows = session.query("take a claim token", sql, &[&LOCK_CLASS]).await?;
+    rows.first().map(|row| row.get(0)).ok_or_else(|| LedgerError::Unexpected("no claim token".to_owned()))
+}
+
+/// Frees claims of instances that are no more; how many.
+pub async fn rescue(session: &Session) -> Result<u64, LedgerError> {
+    let class = u32::try_from(LOCK_CLASS).unwrap_or_default();
+    session.execute("rescue claims", include_str!("../../sql/queries/rescue_claims.sql"), &[&class]).await
+}
+
+/// Pending employees whom nobody delivers: id, and whether they are bulk.
+pub async fn due(session: &Session, limit: i64) -> Result<Vec<(String, bool)>, LedgerError> {
+    let rows = session.query("find who is due", include_str!("../../sql/queries/load_due.sql"), &[&limit]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Loads employees' work with their records, in one snapshot. Where one employee's record makes the query fail, the batch
+/// is halved until that employee stands alone.
+pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>, WorkError> {
+    let mut loaded = Vec::with_capacity(ids.len());
+    let mut batches = vec![ids];
+    while let Some(mut ids) = batches.pop() {
+        let sql = include_str!("../../sql/queries/load_work.sql");
+        match session.query("read records", sql, &[&ids]).await {
+            Ok(rows) => collect(&rows, &mut loaded)?,
+            Err(error) => match error.trouble() {
+                Trouble::Passing => return Err(WorkError::Away(error)),
+                Trouble::Site => return Err(WorkError::Query(error)),
+                Trouble::Data if ids.len() > 1 => {
+                    let rest = ids.split_off(ids.len() / 2);
+                    batches.extend([ids, rest]);
+                }
+                Trouble::Data => loaded.extend(unreadable(session, &ids, &error).await?),
+            },
+        }
+    }
+    Ok(loaded)
+}
+
+/// The employee's work without the record that cannot be read.
+async fn unreadable(session: &Session, ids: &[String], error: &LedgerError) -> Result<Vec<Work>, WorkError> {
+    let sql = include_str!("../../sql/queries/load_work.sql")
+        .replace("    r.*\n", "    null::text as no_record\n")
+        .replace("left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n", "");
+    let rows = session.query("read an unreadable employee's work", &sql, &[&ids]).await.map_err(WorkError::Away)?;
+    let text = match error {
+        LedgerError::Statement { source, .. } => source.code().map_or("unknown", |state| state.code()).to_owned(),
+        LedgerError::Unexpected(text) => text.clone(),
+    };
+    rows.iter()
+        .map(|row| head(row, Read::Unreadable(text.clone())))
+        .collect::<Result<_, _>>()
+        .map_err(WorkError::Query)
+}
+
+fn collect(rows: &[Row], loaded: &mut Vec<Work>) -> Result<(), WorkError> {
+    for row in rows {
+        let employee_id: &str = row.get("employee_id");
+        if let Some(last) = loaded.last_mut()
+            && last.employee_id == employee_id
+        {
+            last.record = Read::Ambiguous;
+            continue;
+        }
+        // The columns of read_records stand behind the fixed ones: its employee_id, then COLUMNS in order.
+        let first = row.len().saturating_sub(COLUMNS.len());
+        let found: Option<&str> = row.get(first.saturating_sub(1));
+        let record = match found {
+            None => Read::Gone,
+            Some(_) => Read::One(Box::new(RawRecord {
+                employee_id: employee_id.to_owned(),
+                values: (first..row.len()).map(|at| row.get(at)).collect(),
+            })),
+        };
+        loaded.push(head(row, record).map_err(WorkError::Query)?);
+    }
+    Ok(())
+}
+
+fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
+    let claim = match row.get::<_, Option<&str>>("intent_kind") {
+        None => None,
+        Some(kind) => Some(Claim {
+            kind: IntentKind::from_name(kind)
+                .ok_or_else(|| LedgerError::Unexpected(format!("intent of kind {kind}")))?,
+            version: row.get("intent_version"),
+            fields: FieldSet::from_bits(row.get("intent_fields")),
+            hash: row.get::<_, Option<Vec<u8>>>("intent_hash").unwrap_or_default(),
+        }),
+    };
+    Ok(Work {
+        employee_id: row.get("employee_id"),
+        seq: row.get("seq"),
+        in_full: row.get("in_full"),
+        attempts: row.get("attempts"),
+        claim,
+        benefits_id: row.get("benefits_id"),
+        linked: row.get("linked"),
+        version: row.get("version"),
+        acknowledged: row
+            .get::<_, Option<&[u8]>>("acknowledged")
+            .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
+        unknown: FieldSet::from_bits(row.get("unknown_fields")),
+        was_failed: row.get::<_, Option<bool>>("was_failed").unwrap_or(false),
+        since_last_sync: row
+            .get::<_, Option<f64>>("since_last_sync")
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()),
+        record,
+    })
+}
+
+/// Which of the record's columns the site has described.
+pub fn described(columns: &[String]) -> Described {
+    Described::from_columns(columns.iter().map(String::as_str))
+}
+
+/// Claims employees and makes their writes durable; the ids that are ours to send. An account that is reserved by another
+/// employee makes the whole call fail with a unique violation: see [`is_taken`].
+pub async fn write_intents(
+    session: &Session,
+    token: i64,
+    intents: &[Intent],
+) -> Result<Vec<String>, LedgerError> {
+    let ids: Vec<&str> = intents.iter().map(|i| i.employee_id.as_str()).collect();
+    let loaded: Vec<i64> = intents.iter().map(|i| i.loaded_version).collect();
+    let loaded_intent: Vec<Option<i64>> = intents.iter().map(|i| i.loaded_intent).collect();
+    let kinds: Vec<&str> = intents.iter().map(|i| i.claim.kind.as_str()).collect();
+    let versions: Vec<i64> = intents.iter().map(|i| i.claim.version).collect();
+    let fields: Vec<i64> = intents.iter().map(|i| i.claim.fields.bits()).collect();
+    let hashes: Vec<&[u8]> = intents.iter().map(|i| i.claim.hash.as_slice()).collect();
+    let accounts: Vec<Option<&str>> = intents.iter().map(|i| i.benefits_id.as_deref()).collect();
+    let rows = session
+        .query(
+            "write intents",
+            include_str!("../../sql/queries/write_intents.sql"),
+            &[&token, &ids, &loaded, &loaded_intent, &kinds, &versions, &fields, &hashes, &accounts],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Whether an intent failed because its account is another employee's.
+pub fn is_taken(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Statement { source, .. }
+        if source.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION))
+}

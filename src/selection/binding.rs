@@ -1,0 +1,193 @@
+//! A described table laid over the columns that the WAL has now.
+//!
+//! Bound anew at every Relation message, because DDL moves columns. A mapped column that has gone is no reason to stop
+//! the stream: every row then counts as changed, and the record query reports the missing column.
+
+use super::description::{Description, Source, SourceId};
+use super::hash::{KeyHash, KeyHasher};
+use crate::pgoutput::{Relation, Tuple, Value};
+
+/// The schema of the ledger's own tables.
+const LEDGER_SCHEMA: &str = "benefits";
+/// `bpchar`: its text form is padded with blanks, a cast to text is not.
+const BPCHAR: u32 = 1042;
+
+/// What a published table is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Binding {
+    /// Not described: passed over.
+    Other,
+    /// `benefits.request`.
+    Requests(Columns),
+    /// `benefits.description`.
+    Description,
+    /// `benefits.picklist_value` or `benefits.level_package`.
+    Rules,
+    /// Rows that name their employee.
+    Employees(Columns),
+    /// Rows that many employees refer to.
+    Lookup(Columns),
+}
+
+/// Where a table's interesting columns are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub(super) source: SourceId,
+    pub(super) root: bool,
+    /// A row that leaves its employee does not say so: the ledger's `row_owner` has to.
+    pub(super) hides_owner: bool,
+    /// All mapped columns are there; else every row counts as changed.
+    pub(super) complete: bool,
+    employee: Option<usize>,
+    employee_padded: bool,
+    flag: Option<usize>,
+    mapped: Vec<bool>,
+    key: Vec<bool>,
+}
+
+/// The few values of a row that decide whether it matters.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outline<'a> {
+    /// The employee's id; `None` where it is null, or not in this (old) tuple.
+    pub(super) employee: Option<&'a [u8]>,
+    /// The starter flag, where there is one.
+    pub(super) flag: Option<bool>,
+}
+
+impl Binding {
+    pub(super) fn new(relation: &Relation, description: &Description) -> Self {
+        if relation.schema == LEDGER_SCHEMA {
+            return match relation.name.as_str() {
+                "request" => Self::Requests(Columns::of_requests(relation)),
+                "description" => Self::Description,
+                "picklist_value" | "level_package" => Self::Rules,
+                _ => Self::Other,
+            };
+        }
+        let described =
+            description.sources.iter().find(|s| s.schema == relation.schema && s.table == relation.name);
+        match described {
+            None => Self::Other,
+            Some(source) if source.employee_key.is_some() => Self::Employees(Columns::of(relation, source)),
+            Some(source) => Self::Lookup(Columns::of(relation, source)),
+        }
+    }
+}
+
+impl Columns {
+    fn of(relation: &Relation, source: &Source) -> Self {
+        let position = |name: &String| relation.columns.iter().position(|column| &column.name == name);
+        let flags = |names: &[String]| relation.columns.iter().map(|column| names.contains(&column.name)).collect();
+        let employee = source.employee_key.as_ref().and_then(position);
+        Self {
+            source: source.id,
+            root: source.root,
+            hides_owner: source.hides_owner(),
+            complete: source.mapped.iter().all(|name| position(name).is_some()),
+            employee,
+            employee_padded: employee
+                .and_then(|at| relation.columns.get(at))
+                .is_some_and(|column| column.type_oid == BPCHAR),
+            flag: source.starter_flag.as_ref().and_then(position),
+            mapped: flags(&source.mapped),
+            key: flags(&source.key),
+        }
+    }
+
+    fn of_requests(relation: &Relation) -> Self {
+        let position = |name: &str| relation.columns.iter().position(|column| column.name == name);
+        let is = |name: &str| relation.columns.iter().map(|column| column.name == name).collect();
+        Self {
+            source: 0,
+            root: false,
+            hides_owner: false,
+            complete: true,
+            employee: position("employee_id"),
+            employee_padded: false,
+            flag: None,
+            mapped: is("argument"),
+            key: is("request_id"),
+        }
+    }
+
+    /// Reads as little of the row as tells whose it is.
+    pub(super) fn outline<'a>(&self, tuple: Tuple<'a>) -> Outline<'a> {
+        let mut outline = Outline::default();
+        let last = self.employee.max(self.flag);
+        for (at, value) in tuple.values().enumerate() {
+            if Some(at) == self.employee
+                && let Value::Text(text) = value
+            {
+                outline.employee = Some(if self.employee_padded { text.trim_ascii_end() } else { text });
+            }
+            if Some(at) == self.flag {
+                outline.flag = Some(is_up(value));
+            }
+            if Some(at) >= last {
+                break;
+            }
+        }
+        outline
+    }
+
+    /// Whether there is a starter flag.
+    pub(super) fn has_flag(&self) -> bool {
+        self.flag.is_some()
+    }
+
+    /// The fingerprint of the mapped columns. An unchanged TOAST value counts as a value of its own: the same again means
+    /// unchanged since the row version before, whose fingerprint said the same.
+    pub(super) fn fingerprint(&self, hasher: &KeyHasher, tuple: Tuple<'_>) -> u64 {
+        let mut parts = hasher.parts();
+        for (value, mapped) in tuple.values().zip(&self.mapped) {
+            if !mapped {
+                continue;
+            }
+            match value {
+                Value::Null => parts.number(0),
+                Value::Unchanged => parts.number(1),
+                Value::Text(bytes) | Value::Binary(bytes) => {
+                    parts.number(2);
+                    parts.bytes(bytes);
+                }
+            }
+        }
+        parts.finish().get()
+    }
+
+    /// The hash of the row's key, read from a new tuple or from an old one that has the key.
+    pub(super) fn row(&self, hasher: &KeyHasher, tuple: Tuple<'_>, scratch: &mut Vec<u8>) -> KeyHash {
+        self.row_key(tuple, scratch);
+        hasher.row(self.source, scratch)
+    }
+
+    /// The row's key as text: its columns joined by the unit separator, as the ledger's `row_owner` has it.
+    pub(super) fn row_key(&self, tuple: Tuple<'_>, text: &mut Vec<u8>) {
+        text.clear();
+        for (value, key) in tuple.values().zip(&self.key) {
+            if !key {
+                continue;
+            }
+            if !text.is_empty() {
+                text.push(0x1f);
+            }
+            if let Value::Text(bytes) | Value::Binary(bytes) = value {
+                text.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Whether any mapped column differs between two full row versions.
+    pub(super) fn differs(&self, old: Tuple<'_>, new: Tuple<'_>) -> bool {
+        old.values().zip(new.values()).zip(&self.mapped).any(|((old, new), mapped)| {
+            // Replica identity FULL sends a TOASTed value once, in the old tuple; the new one says "unchanged".
+            *mapped && new != Value::Unchanged && old != new
+        })
+    }
+}
+
+/// Whether a flag's value means yes. The same list stands in the generated `read_roster`.
+fn is_up(value: Value<'_>) -> bool {
+    let Value::Text(text) = value else { return false };
+    [&b"t"[..], b"true", b"1", b"y", b"yes"].iter().any(|yes| text.eq_ignore_ascii_case(yes))
+}

@@ -1,0 +1,477 @@
+//! The state machine over the stream: messages in, one [`Commit`] out for each committed transaction.
+
+use std::collections::HashMap;
+
+use super::binding::{Binding, Columns};
+use super::description::Description;
+use super::hash::{KeyHash, KeyHasher};
+use super::members::Members;
+use super::rows::{RowCache, RowFilter};
+use super::touches::{Mark, Touches, text};
+use crate::lsn::Lsn;
+use crate::pgoutput::{Decoded, DeletedTuple, Message, OldTuple, Timestamp, Tuple};
+
+/// Open streamed transactions that are followed at once. PostgreSQL has at most `max_connections` of them.
+const OPEN_MAX: usize = 10_000;
+
+/// A committed transaction, in the order of the WAL.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Top-level transaction id, 32 bits without epoch.
+    pub xid: u32,
+    /// The end of its commit record: what may be confirmed once this commit is durable with us.
+    pub end_lsn: Lsn,
+    /// When it committed, by the server's clock.
+    pub committed_at: Timestamp,
+    /// How many commits that enrol somebody the stream has seen, this one included. See [`Selector::seeded`].
+    pub enrolments: u64,
+    /// What it touched; `None` when it touched nothing that matters.
+    pub touches: Option<Box<Touches>>,
+}
+
+/// What became of row changes, counted since the counts were last taken.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Decisions {
+    /// Tables that are not described.
+    pub other_table: u64,
+    /// Employees who are not synced.
+    pub not_synced: u64,
+    /// Synced employees, no mapped column changed.
+    pub unchanged: u64,
+    /// Somebody was marked.
+    pub marked: u64,
+}
+
+/// The stream breaks the protocol. The connection is closed and the stream starts again from what was confirmed.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SelectionError {
+    /// A row before its Relation message.
+    #[error("a row of relation {0} came before the relation was described")]
+    UnknownRelation(u32),
+    /// Messages in an order that the protocol does not have.
+    #[error("message out of place in the stream: {0}")]
+    OutOfPlace(&'static str),
+    /// More transactions open than can be.
+    #[error("more than {OPEN_MAX} streamed transactions are open at once")]
+    TooManyOpen,
+}
+
+struct Open {
+    xid: u32,
+    touches: Touches,
+}
+
+/// Decides, message by message. One for each connection: what it remembers is only as good as the stream is gapless.
+pub struct Selector {
+    description: Description,
+    hasher: KeyHasher,
+    members: Members,
+    cache: RowCache,
+    filter: RowFilter,
+    bindings: HashMap<u32, Binding>,
+    /// The transaction between Begin and Commit.
+    whole: Option<Open>,
+    /// Streamed transactions whose end is not known yet.
+    streamed: HashMap<u32, Touches>,
+    /// The streamed transaction whose chunk is being read.
+    chunk: Option<Open>,
+    decisions: Decisions,
+    enrolments: u64,
+    seeded: u64,
+    scratch: Vec<u8>,
+}
+
+impl Selector {
+    /// A selector for a new connection. `cache_rows` bounds the fingerprints kept.
+    pub fn new(
+        description: Description,
+        hasher: KeyHasher,
+        members: Members,
+        filter: RowFilter,
+        cache_rows: usize,
+    ) -> Self {
+        Self {
+            description,
+            hasher,
+            members,
+            cache: RowCache::with_capacity(cache_rows),
+            filter,
+            bindings: HashMap::new(),
+            whole: None,
+            streamed: HashMap::new(),
+            chunk: None,
+            decisions: Decisions::default(),
+            enrolments: 0,
+            seeded: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Whether the next payload is inside a streamed chunk, which `pgoutput::decode` must know.
+    pub fn in_chunk(&self) -> bool {
+        self.chunk.is_some()
+    }
+
+    /// Whether no transaction is under way: a keepalive's LSN then stands for everything before it. Streamed transactions
+    /// that are still open do not count; the slot itself keeps their WAL.
+    pub fn is_between_transactions(&self) -> bool {
+        self.whole.is_none() && self.chunk.is_none()
+    }
+
+    /// Who is a member, for what the rest of the program learns (failures).
+    pub fn members_mut(&mut self) -> &mut Members {
+        &mut self.members
+    }
+
+    /// The hasher that members are hashed with.
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
+    }
+
+    /// The ledger has recorded the child rows of everyone enrolled by the first `enrolments` such commits; here are their
+    /// hashes. Until then every row of unknown owner counts as one of a synced employee: its owner may be among those
+    /// whose rows are being read.
+    pub fn seeded(&mut self, enrolments: u64, rows: impl IntoIterator<Item = KeyHash>) {
+        for row in rows {
+            self.filter.insert(row);
+        }
+        self.seeded = self.seeded.max(enrolments);
+    }
+
+    /// The counts since the last call.
+    pub fn take_decisions(&mut self) -> Decisions {
+        std::mem::take(&mut self.decisions)
+    }
+
+    /// Takes one message; a commit, when it is the end of one.
+    pub fn accept(&mut self, decoded: &Decoded<'_>) -> Result<Option<Commit>, SelectionError> {
+        match &decoded.message {
+            Message::Insert { relation, new } => self.inserted(*relation, *new)?,
+            Message::Update { relation, old, new } => self.updated(*relation, *old, *new)?,
+            Message::Delete { relation, old } => self.deleted(*relation, *old)?,
+            Message::Truncate { relations, .. } => {
+                for relation in relations.iter() {
+                    self.truncated(relation)?;
+                }
+            }
+            Message::Relation(relation) => {
+                self.bindings.insert(relation.oid, Binding::new(relation, &self.description));
+            }
+            Message::Begin { xid, .. } => {
+                if !self.is_between_transactions() {
+                    return Err(SelectionError::OutOfPlace("begin"));
+                }
+                self.whole = Some(Open { xid: *xid, touches: Touches::default() });
+            }
+            Message::Commit { end_lsn, committed_at, .. } => {
+                let open = self.whole.take().ok_or(SelectionError::OutOfPlace("commit"))?;
+                return Ok(Some(self.committed(open, *end_lsn, *committed_at)));
+            }
+            Message::StreamStart { xid, .. } => self.chunk_starts(*xid)?,
+            Message::StreamStop => {
+                let open = self.chunk.take().ok_or(SelectionError::OutOfPlace("stream stop"))?;
+                self.streamed.insert(open.xid, open.touches);
+            }
+            Message::StreamCommit { xid, end_lsn, committed_at, .. } => {
+                // A transaction all of whose chunks were skipped may commit without ever having started here.
+                let touches = self.streamed.remove(xid).unwrap_or_default();
+                return Ok(Some(self.committed(Open { xid: *xid, touches }, *end_lsn, *committed_at)));
+            }
+            Message::StreamAbort { xid, subxid, .. } if xid == subxid => {
+                self.streamed.remove(xid);
+            }
+            // A rolled-back subtransaction's marks stay: over-marking is harmless.
+            Message::StreamAbort { .. } | Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+        }
+        Ok(None)
+    }
+
+    fn chunk_starts(&mut self, xid: u32) -> Result<(), SelectionError> {
+        if !self.is_between_transactions() {
+            return Err(SelectionError::OutOfPlace("stream start"));
+        }
+        if self.streamed.len() >= OPEN_MAX {
+            return Err(SelectionError::TooManyOpen);
+        }
+        let touches = self.streamed.remove(&xid).unwrap_or_default();
+        self.chunk = Some(Open { xid, touches });
+        Ok(())
+    }
+
+    /// Makes what the transaction did to memberships true for everything after it.
+    fn committed(&mut self, open: Open, end_lsn: Lsn, committed_at: Timestamp) -> Commit {
+        let Open { xid, touches } = open;
+        for (id, mark) in touches.employees() {
+            if mark == Mark::Starter {
+                self.members.enrol(self.hasher.employee(id.as_bytes()));
+            }
+        }
+        for id in &touches.flag_lowered {
+            self.members.clear_baseline(self.hasher.employee(id.as_bytes()));
+        }
+        for row in touches.owned_rows() {
+            self.filter.insert(row);
+        }
+        if touches.enrols() || touches.owners {
+            self.enrolments += 1;
+        }
+        let touches = (!touches.is_empty()).then(|| Box::new(touches));
+        Commit { xid, end_lsn, committed_at, enrolments: self.enrolments, touches }
+    }
+
+    fn inserted(&mut self, relation: u32, new: Tuple<'_>) -> Result<(), SelectionError> {
+        let mut at = self.row_context(relation)?;
+        match at.binding {
+            Binding::Other => at.decisions.other_table += 1,
+            Binding::Description => at.touches.description = true,
+            Binding::Rules => at.touches.rules = true,
+            Binding::Requests(columns) => at.requested(columns, new),
+            Binding::Lookup(columns) => at.looked_up(columns, new),
+            Binding::Employees(columns) => {
+                at.hired(columns, new);
+                at.written(columns, new, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn updated(&mut self, relation: u32, old: OldTuple<'_>, new: Tuple<'_>) -> Result<(), SelectionError> {
+        let mut at = self.row_context(relation)?;
+        match at.binding {
+            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Description => at.touches.description = true,
+            Binding::Rules => at.touches.rules = true,
+            Binding::Lookup(columns) => {
+                if let OldTuple::Key(old) | OldTuple::Full(old) = old {
+                    at.lookup_moved(columns, old, new);
+                }
+                at.looked_up(columns, new);
+            }
+            Binding::Employees(columns) => {
+                if let OldTuple::Key(old) | OldTuple::Full(old) = old {
+                    at.left(columns, old, new);
+                }
+                at.written(columns, new, Some(old));
+            }
+        }
+        Ok(())
+    }
+
+    fn deleted(&mut self, relation: u32, old: DeletedTuple<'_>) -> Result<(), SelectionError> {
+        let (DeletedTuple::Key(old) | DeletedTuple::Full(old)) = old;
+        let mut at = self.row_context(relation)?;
+        match at.binding {
+            // A request that is deleted was released; that is not news.
+            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Description => at.touches.description = true,
+            Binding::Rules => at.touches.rules = true,
+            Binding::Lookup(columns) => at.lookup_gone(columns, old),
+            Binding::Employees(columns) => at.erased(columns, old),
+        }
+        Ok(())
+    }
+
+    fn truncated(&mut self, relation: u32) -> Result<(), SelectionError> {
+        let at = self.row_context(relation)?;
+        match at.binding {
+            Binding::Employees(columns) => {
+                at.touches.everyone = true;
+                at.touches.roster |= columns.root;
+            }
+            Binding::Lookup(_) => at.touches.everyone = true,
+            Binding::Rules => at.touches.rules = true,
+            Binding::Description => at.touches.description = true,
+            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+        }
+        Ok(())
+    }
+
+    /// Splits the selector into what a row needs, so that the binding is borrowed and not copied.
+    fn row_context(&mut self, relation: u32) -> Result<Row<'_>, SelectionError> {
+        let binding = self.bindings.get(&relation).ok_or(SelectionError::UnknownRelation(relation))?;
+        let (open, remember) = match (&mut self.chunk, &mut self.whole) {
+            (Some(open), _) => (open, false),
+            (None, Some(open)) => (open, true),
+            (None, None) => return Err(SelectionError::OutOfPlace("row")),
+        };
+        Ok(Row {
+            binding,
+            touches: &mut open.touches,
+            remember,
+            hasher: &self.hasher,
+            members: &mut self.members,
+            cache: &mut self.cache,
+            filter: &self.filter,
+            filter_is_complete: self.seeded >= self.enrolments,
+            decisions: &mut self.decisions,
+            scratch: &mut self.scratch,
+        })
+    }
+}
+
+/// One row change in its transaction.
+struct Row<'s> {
+    binding: &'s Binding,
+    touches: &'s mut Touches,
+    /// The transaction has committed, so that its rows may be remembered as seen. A streamed one may still abort.
+    remember: bool,
+    hasher: &'s KeyHasher,
+    members: &'s mut Members,
+    cache: &'s mut RowCache,
+    filter: &'s RowFilter,
+    filter_is_complete: bool,
+    decisions: &'s mut Decisions,
+    scratch: &'s mut Vec<u8>,
+}
+
+impl Row<'_> {
+    /// A command: its employee is a member from here on, whatever becomes of the transaction.
+    fn requested(&mut self, columns: &Columns, new: Tuple<'_>) {
+        columns.row_key(new, self.scratch);
+        let id = std::str::from_utf8(self.scratch).ok().and_then(|id| id.parse().ok());
+        if let (Some(id), Some(employee)) = (id, columns.outline(new).employee) {
+            self.touches.requests.push(id);
+            self.members.enrol(self.hasher.employee(employee));
+            self.decisions.marked += 1;
+        }
+    }
+
+    fn hired(&mut self, columns: &Columns, new: Tuple<'_>) {
+        if columns.root
+            && let Some(id) = columns.outline(new).employee
+        {
+            self.touches.hire(id);
+        }
+    }
+
+    /// A row that names its employee, as it is now.
+    fn written(&mut self, columns: &Columns, new: Tuple<'_>, old: Option<OldTuple<'_>>) {
+        let outline = columns.outline(new);
+        let Some(id) = outline.employee else { return };
+        let employee = self.hasher.employee(id);
+        if columns.has_flag() && !self.members.is_synced(employee) {
+            self.flag_seen(id, employee, outline.flag == Some(true));
+        }
+        if !self.members.is_synced(employee) {
+            self.decisions.not_synced += 1;
+            if columns.hides_owner && old == Some(OldTuple::KeyUnchanged) {
+                self.perhaps_orphaned(columns, new);
+            }
+            return;
+        }
+        if !self.is_changed(columns, new, old) && !self.members.is_failed(employee) {
+            self.decisions.unchanged += 1;
+            return;
+        }
+        self.decisions.marked += 1;
+        self.touches.mark(employee, id, Mark::Change);
+        if columns.hides_owner {
+            let row = columns.row(self.hasher, new, self.scratch);
+            self.touches.own(row, columns.source, self.scratch, id);
+        }
+    }
+
+    fn flag_seen(&mut self, id: &[u8], employee: KeyHash, up: bool) {
+        match (up, self.members.is_baseline(employee)) {
+            (true, false) => {
+                self.decisions.marked += 1;
+                self.touches.mark(employee, id, Mark::Starter);
+            }
+            (false, true) => self.touches.flag_lowered.push(text(id)),
+            _ => {}
+        }
+    }
+
+    fn is_changed(&mut self, columns: &Columns, new: Tuple<'_>, old: Option<OldTuple<'_>>) -> bool {
+        if let Some(OldTuple::Full(old)) = old {
+            return !columns.complete || columns.differs(old, new);
+        }
+        let row = columns.row(self.hasher, new, self.scratch);
+        if !self.remember || !columns.complete {
+            self.cache.forget(row);
+            return true;
+        }
+        let differs = self.cache.replace(row, columns.fingerprint(self.hasher, new));
+        differs || old.is_none_or(|old| old != OldTuple::KeyUnchanged)
+    }
+
+    /// The old version of a row that is updated: it may have belonged to another employee.
+    fn left(&mut self, columns: &Columns, old: Tuple<'_>, new: Tuple<'_>) {
+        let (before, after) = (columns.outline(old).employee, columns.outline(new).employee);
+        if let Some(id) = before
+            && before != after
+        {
+            let employee = self.hasher.employee(id);
+            if self.members.is_synced(employee) {
+                self.touches.mark(employee, id, Mark::Change);
+            }
+            if columns.root {
+                // The employee's own id was changed: one has gone, another is new.
+                self.touches.gone.push(text(id));
+                if let Some(id) = after {
+                    self.touches.hire(id);
+                }
+            }
+        }
+        if before.is_none() && columns.hides_owner {
+            self.perhaps_orphaned(columns, old);
+        }
+    }
+
+    fn erased(&mut self, columns: &Columns, old: Tuple<'_>) {
+        let row = columns.row(self.hasher, old, self.scratch);
+        self.cache.forget(row);
+        match columns.outline(old).employee {
+            Some(id) => {
+                let employee = self.hasher.employee(id);
+                if self.members.is_synced(employee) {
+                    self.decisions.marked += 1;
+                    self.touches.mark(employee, id, Mark::Change);
+                } else {
+                    self.decisions.not_synced += 1;
+                }
+                if columns.root {
+                    self.touches.gone.push(text(id));
+                }
+            }
+            None if columns.hides_owner => self.perhaps_orphaned(columns, old),
+            None => self.decisions.not_synced += 1,
+        }
+    }
+
+    /// A row that no longer names a synced employee may have belonged to one.
+    fn perhaps_orphaned(&mut self, columns: &Columns, tuple: Tuple<'_>) {
+        let row = columns.row(self.hasher, tuple, self.scratch);
+        if !self.filter_is_complete || self.filter.may_contain(row) || self.touches.owns(row) {
+            self.cache.forget(row);
+            self.decisions.marked += 1;
+            self.touches.orphan(columns.source, self.scratch);
+        } else {
+            self.decisions.not_synced += 1;
+        }
+    }
+
+    fn looked_up(&mut self, columns: &Columns, new: Tuple<'_>) {
+        if self.is_changed(columns, new, Some(OldTuple::KeyUnchanged)) {
+            self.decisions.marked += 1;
+            columns.row_key(new, self.scratch);
+            self.touches.lookup(columns.source, self.scratch);
+        } else {
+            self.decisions.unchanged += 1;
+        }
+    }
+
+    fn lookup_moved(&mut self, columns: &Columns, old: Tuple<'_>, new: Tuple<'_>) {
+        let before = columns.row(self.hasher, old, self.scratch);
+        if before != columns.row(self.hasher, new, self.scratch) {
+            self.lookup_gone(columns, old);
+        }
+    }
+
+    fn lookup_gone(&mut self, columns: &Columns, old: Tuple<'_>) {
+        let row = columns.row(self.hasher, old, self.scratch);
+        self.cache.forget(row);
+        self.decisions.marked += 1;
+        self.touches.lookup(columns.source, self.scratch);
+    }
+}
