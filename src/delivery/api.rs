@@ -264,7 +264,9 @@ mod tests {
 
     #[test]
     fn an_account_without_a_usable_id_is_no_answer() {
-        for json in [r#"{"status":"active"}"#, r#"{"id":"","status":"active"}"#, r#"{"id":".."}"#, r#"{"id":5}"#] {
+        for json in
+            [r#"{"status":"active"}"#, r#"{"id":"","status":"active"}"#, r#"{"id":".."}"#, r#"{"id":5}"#]
+        {
             assert!(employee(json).is_err(), "{json}");
         }
     }

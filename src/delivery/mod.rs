@@ -11,9 +11,9 @@
 
 pub mod api;
 pub mod breaker;
-// pub mod client;
-// mod credentials;
+pub mod client;
+mod credentials;
 pub mod outcome;
 pub mod rate;
 pub mod retry;
-// mod transport;
+mod transport;

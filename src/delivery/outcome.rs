@@ -139,7 +139,9 @@ impl Failure {
     /// What it says of the platform's health.
     pub const fn signal(&self) -> Signal {
         match self.class {
-            Class::Rejected { .. } | Class::StaleVersion | Class::AccountMissing | Class::Busy => Signal::Well,
+            Class::Rejected { .. } | Class::StaleVersion | Class::AccountMissing | Class::Busy => {
+                Signal::Well
+            }
             Class::Throttled { .. } | Class::Halt { .. } => Signal::Neither,
             Class::Unavailable { .. } => Signal::Ill,
         }
@@ -207,7 +209,9 @@ pub(super) fn of_refusal(refusal: &Refusal<'_>, now: SystemTime) -> Failure {
         (403, "platform-suspended") => {
             Failure::halt(HaltReason::Suspended, "The Benefits platform is suspended.")
         }
-        (403, _) => Failure::halt(HaltReason::Forbidden, "Benefits does not allow this to these credentials."),
+        (403, _) => {
+            Failure::halt(HaltReason::Forbidden, "Benefits does not allow this to these credentials.")
+        }
         (429, _) => Failure {
             class: Class::Throttled { retry_after: wait },
             text: "Benefits asks for fewer requests.".to_owned(),
@@ -254,7 +258,9 @@ fn missing(subject: Subject) -> Failure {
 fn of_problem(problem: &Problem, subject: Subject) -> Failure {
     let plain = |class, text: &str| Failure { class, text: text.to_owned(), request_id: None, status: None };
     match problem.kind.as_deref().unwrap_or_default() {
-        "stale-source-version" => plain(Class::StaleVersion, "Benefits holds a newer version of this record."),
+        "stale-source-version" => {
+            plain(Class::StaleVersion, "Benefits holds a newer version of this record.")
+        }
         "request-in-progress" => plain(Class::Busy, "Benefits is still working on this write."),
         "not-found" | "gone" => missing(subject),
         "rate-limited" => plain(Class::Throttled { retry_after: None }, "Benefits asks for fewer requests."),
@@ -305,12 +311,7 @@ fn of_validation(problem: &Problem) -> Failure {
     } else {
         format!("Benefits refused the record. {}", Fault::describe(&faults))
     };
-    Failure {
-        class: Class::Rejected { code: "validation", faults },
-        text,
-        request_id: None,
-        status: None,
-    }
+    Failure { class: Class::Rejected { code: "validation", faults }, text, request_id: None, status: None }
 }
 
 /// A `Retry-After` header: seconds, or an HTTP date (RFC 9110, section 10.2.3). None where it is neither.
