@@ -1,7 +1,5 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
 pub mod config;
-pub mod lsn;
-pub mod pgoutput;
-pub mod postgres;
-//pub mod replication;
+pub mod delivery;
+pub mod record;

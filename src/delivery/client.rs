@@ -1,0 +1,232 @@
+//! The platform's API, one method an operation. Each makes one attempt and says what it came to.
+//!
+//! There is no retry here, with one exception: a request that is answered 401 is sent once more if a new token can be had,
+//! since a refused request has changed nothing. Answers are checked to be about what was asked: a proxy's page, another
+//! account, or a search that ignored its filter must not be taken for the platform's word.
+
+use std::time::SystemTime;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::Method;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use serde::de::DeserializeOwned;
+
+use super::api::{self, Employee, Items, Package, Page, Picklists, Platform, Problem};
+use super::credentials::{self, Credentials};
+use super::outcome::{Answer, Class, Failure, HaltReason, Outcome, Refusal, Subject, of_refusal};
+use super::transport::{self, BODY_MAX, PAGE_BODY_MAX, Received};
+use crate::config::Config;
+use crate::record::Field;
+
+pub use super::transport::SetupError;
+
+/// The API's largest page.
+pub const PAGE_MAX: u32 = 500;
+
+/// Everything but RFC 3986's unreserved characters.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A client of one platform. Shared by reference; connections are pooled inside.
+pub struct Client {
+    http: reqwest::Client,
+    credentials: Credentials,
+    platform_id: String,
+    /// Up to and with the platform's id.
+    base: String,
+}
+
+/// One request, as often as it is sent.
+struct Request {
+    method: Method,
+    url: String,
+    write: Option<Write>,
+    subject: Subject,
+    body_max: usize,
+}
+
+struct Write {
+    body: Vec<u8>,
+    media_type: &'static str,
+    key: String,
+}
+
+impl Client {
+    /// A client as configured. Makes no request.
+    pub fn new(config: &Config) -> Result<Self, SetupError> {
+        let http = transport::build(config.delivery.timeout, config.benefits.ca_file.as_deref())?;
+        let platform_id = config.benefits.platform_id.clone();
+        let base = format!("{}/platforms/{}", config.base_url(), utf8_percent_encode(&platform_id, ENCODED));
+        Ok(Self { credentials: Credentials::new(&config.benefits, &http), http, platform_id, base })
+    }
+
+    /// The platform itself: proves address and credentials. Answers for a suspended platform too.
+    pub async fn platform(&self) -> Outcome<Platform> {
+        let answer: Answer<Platform> = self.fetch(self.read("", Subject::Platform)).await?;
+        if answer.value.id != self.platform_id {
+            let failure = Failure::halt(
+                HaltReason::WrongPlatform,
+                "Another platform answers at this address: check platform_id and base_url.",
+            );
+            return Err(Box::new(Failure { request_id: answer.request_id, ..failure }));
+        }
+        Ok(answer)
+    }
+
+    /// All packages.
+    pub async fn packages(&self) -> Outcome<Vec<Package>> {
+        let answer: Answer<Items<Package>> = self.fetch(self.read("/packages", Subject::Platform)).await?;
+        Ok(Answer { value: answer.value.items, request_id: answer.request_id })
+    }
+
+    /// The values of every picklist.
+    pub async fn picklists(&self) -> Outcome<Picklists> {
+        self.fetch(self.read("/picklists", Subject::Platform)).await
+    }
+
+    /// The account with this email, ignoring case.
+    pub async fn find_by_email(&self, email: &str) -> Outcome<Option<Employee>> {
+        let wanted = email.to_lowercase();
+        self.find("email", email, |account| {
+            account.value(Field::Email).is_some_and(|held| held.to_lowercase() == wanted)
+        })
+        .await
+    }
+
+    /// The account that is linked to this employee of HR's.
+    pub async fn find_by_external_id(&self, external_id: &str) -> Outcome<Option<Employee>> {
+        self.find("externalId", external_id, |account| account.external_id.as_deref() == Some(external_id))
+            .await
+    }
+
+    /// One account.
+    pub async fn get(&self, benefits_id: &str) -> Outcome<Employee> {
+        let request = self.read(&account_path(benefits_id)?, Subject::Account);
+        self.fetch(request).await.and_then(|answer| about(benefits_id, answer))
+    }
+
+    /// Creates an account from a `NewEmployee`.
+    pub async fn create(&self, body: Vec<u8>, idempotency_key: &str) -> Outcome<Employee> {
+        let write = Write { body, media_type: "application/json", key: idempotency_key.to_owned() };
+        let request = self.read("/employees", Subject::Platform);
+        self.fetch(Request { method: Method::POST, write: Some(write), ..request }).await
+    }
+
+    /// Changes an account by an `EmployeePatch`.
+    pub async fn update(&self, benefits_id: &str, body: Vec<u8>, idempotency_key: &str) -> Outcome<Employee> {
+        let media_type = "application/merge-patch+json";
+        let write = Write { body, media_type, key: idempotency_key.to_owned() };
+        let request = self.read(&account_path(benefits_id)?, Subject::Account);
+        let request = Request { method: Method::PATCH, write: Some(write), ..request };
+        self.fetch(request).await.and_then(|answer| about(benefits_id, answer))
+    }
+
+    /// Up to `limit` accounts (1 to [`PAGE_MAX`]), from the start or from a page's `next_cursor`.
+    pub async fn page(&self, cursor: Option<&str>, limit: u32) -> Outcome<Page> {
+        let mut path = format!("/employees?limit={}", limit.clamp(1, PAGE_MAX));
+        if let Some(cursor) = cursor {
+            path.push_str("&cursor=");
+            path.extend(utf8_percent_encode(cursor, ENCODED));
+        }
+        self.fetch(Request { body_max: PAGE_BODY_MAX, ..self.read(&path, Subject::Platform) }).await
+    }
+
+    /// A filtered list holds at most one account. What does not match was not asked for: a platform that ignored the
+    /// filter would otherwise have the first account of all linked to this employee.
+    async fn find(
+        &self,
+        filter: &str,
+        value: &str,
+        matches: impl Fn(&Employee) -> bool,
+    ) -> Outcome<Option<Employee>> {
+        let path = format!("/employees?{filter}={}", utf8_percent_encode(value, ENCODED));
+        let answer: Answer<Page> = self.fetch(self.read(&path, Subject::Platform)).await?;
+        let mut found = answer.value.items.into_iter().filter(matches);
+        let (account, another) = (found.next(), found.next());
+        if another.is_some() {
+            let failure = Failure::rejected(
+                "conflict",
+                "Several Benefits accounts match this employee: have all but one removed, or relink.",
+            );
+            return Err(Box::new(Failure { request_id: answer.request_id, ..failure }));
+        }
+        Ok(Answer { value: account, request_id: answer.request_id })
+    }
+
+    fn read(&self, path: &str, subject: Subject) -> Request {
+        let url = format!("{}{path}", self.base);
+        Request { method: Method::GET, url, write: None, subject, body_max: BODY_MAX }
+    }
+
+    async fn fetch<T: DeserializeOwned>(&self, request: Request) -> Outcome<T> {
+        let first = self.credentials.token(None).await?;
+        let mut received = self.send(&request, &first).await?;
+        if received.status == reqwest::StatusCode::UNAUTHORIZED {
+            let second = self.credentials.token(Some(&first)).await?;
+            if !credentials::same(&first, &second) {
+                received = self.send(&request, &second).await?;
+            }
+        }
+        judge(&received, request.subject).map_err(Box::new)
+    }
+
+    async fn send(&self, request: &Request, token: &secrecy::SecretString) -> Result<Received, Failure> {
+        let mut builder = self
+            .http
+            .request(request.method.clone(), &request.url)
+            .header(AUTHORIZATION, credentials::bearer(token)?);
+        if let Some(write) = &request.write {
+            builder = builder
+                .header(CONTENT_TYPE, write.media_type)
+                .header("idempotency-key", &write.key)
+                .body(write.body.clone());
+        }
+        transport::exchange(builder, request.body_max).await
+    }
+}
+
+/// Shows where it sends, not with what.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+fn account_path(benefits_id: &str) -> Result<String, Box<Failure>> {
+    if api::is_usable_id(benefits_id) {
+        return Ok(format!("/employees/{}", utf8_percent_encode(benefits_id, ENCODED)));
+    }
+    let failure =
+        Failure::rejected("link-broken", "The linked account's id cannot be one: relink the employee.");
+    Err(Box::new(Failure { class: Class::AccountMissing, ..failure }))
+}
+
+/// An answer is about the account that was asked for.
+fn about(benefits_id: &str, answer: Answer<Employee>) -> Outcome<Employee> {
+    if answer.value.id == benefits_id {
+        return Ok(answer);
+    }
+    let failure = Failure::unavailable("Benefits answered about another account.", true);
+    Err(Box::new(Failure { request_id: answer.request_id, ..failure }))
+}
+
+/// Reads an answer: 200 or 201 with JSON of the wanted shape, or why not.
+fn judge<T: DeserializeOwned>(received: &Received, subject: Subject) -> Result<Answer<T>, Failure> {
+    let request_id = received.request_id();
+    let status = received.status.as_u16();
+    let failure = if !received.status.is_success() {
+        let problem = if received.is_json() { Problem::parse(&received.body) } else { None };
+        let retry_after = received.header(RETRY_AFTER.as_str());
+        of_refusal(&Refusal { status, problem, retry_after, subject }, SystemTime::now())
+    } else if !matches!(status, 200 | 201) {
+        Failure::unavailable(format!("Benefits answered with an unexpected status {status}."), true)
+    } else if !received.is_json() {
+        Failure::unavailable("Benefits answered with something that is not JSON.", true)
+    } else {
+        match serde_json::from_slice(&received.body) {
+            Ok(value) => return Ok(Answer { value, request_id }),
+            // serde's message can quote the value that it stumbled over.
+            Err(_) => Failure::unavailable("Benefits sent an answer that cannot be read.", true),
+        }
+    };
+    Err(Failure { request_id, status: Some(status), ..failure })
+}

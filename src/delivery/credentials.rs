@@ -1,0 +1,174 @@
+//! The bearer token: from a file that may be rotated, or from an OAuth 2 token endpoint.
+//!
+//! A file is read again when its modification time or size changes, and after a 401. A token from an endpoint is kept until
+//! shortly before it expires. One caller at a time renews, the others wait for the same token; and a caller whose token was
+//! refused only renews if nobody has done so since.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::outcome::{Failure, HaltReason};
+use super::transport;
+use crate::config;
+
+/// For a token endpoint that does not say how long its tokens live.
+const LIFETIME_DEFAULT: Duration = Duration::from_secs(300);
+
+/// A token is renewed so long before it expires, or after half its life if that is shorter.
+const MARGIN: Duration = Duration::from_secs(30);
+
+const TOKEN_MAX: usize = 64 * 1024;
+
+pub(super) struct Credentials {
+    source: Source,
+    held: Mutex<Option<Held>>,
+}
+
+enum Source {
+    File(PathBuf),
+    Endpoint { oauth: config::Oauth, http: reqwest::Client },
+}
+
+struct Held {
+    token: SecretString,
+    valid: Validity,
+}
+
+enum Validity {
+    /// As long as the file looks like this.
+    File(Stamp),
+    Until(Instant),
+}
+
+/// How a file's change is noticed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+#[derive(Deserialize)]
+struct Grant {
+    access_token: SecretString,
+    #[serde(default)]
+    expires_in: Option<u64>,
+}
+
+impl Credentials {
+    /// From the configuration, which has validated that there is one of the two. Without a file nothing is valid.
+    pub(super) fn new(config: &config::Benefits, http: &reqwest::Client) -> Self {
+        let source = match &config.oauth {
+            Some(oauth) => Source::Endpoint { oauth: oauth.clone(), http: http.clone() },
+            None => Source::File(config.token_file.clone().unwrap_or_default()),
+        };
+        Self { source, held: Mutex::new(None) }
+    }
+
+    /// The token to send. `refused` is one that the platform has just answered 401 to.
+    pub(super) async fn token(&self, refused: Option<&SecretString>) -> Result<SecretString, Failure> {
+        let mut held = self.held.lock().await;
+        if let Some(current) = held.as_ref() {
+            let refused = refused.is_some_and(|token| same(token, &current.token));
+            if !refused && self.is_valid(&current.valid).await {
+                return Ok(current.token.clone());
+            }
+        }
+        let renewed = match &self.source {
+            Source::File(path) => read_token(path).await?,
+            Source::Endpoint { oauth, http } => ask(oauth, http).await?,
+        };
+        let token = renewed.token.clone();
+        *held = Some(renewed);
+        Ok(token)
+    }
+
+    async fn is_valid(&self, valid: &Validity) -> bool {
+        match (valid, &self.source) {
+            (Validity::Until(end), _) => Instant::now() < *end,
+            (Validity::File(stamp), Source::File(path)) => stamp_of(path).await == Some(*stamp),
+            (Validity::File(_), Source::Endpoint { .. }) => false,
+        }
+    }
+}
+
+pub(super) fn same(one: &SecretString, other: &SecretString) -> bool {
+    one.expose_secret() == other.expose_secret()
+}
+
+/// The `Authorization` header, never shown by `Debug`.
+pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, Failure> {
+    let mut value =
+        HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_invalid| {
+            // The error would quote nothing, but what is invalid is the secret: nothing of it is passed on.
+            credentials("The Benefits token has characters that cannot be sent.")
+        })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn credentials(text: impl Into<String>) -> Failure {
+    Failure::halt(HaltReason::Credentials, text)
+}
+
+async fn stamp_of(path: &Path) -> Option<Stamp> {
+    let metadata = tokio::fs::metadata(path).await.ok()?;
+    Some(Stamp { modified: metadata.modified().ok(), length: metadata.len() })
+}
+
+async fn read_token(path: &Path) -> Result<Held, Failure> {
+    // The stamp is taken first: a change in between is then noticed at the next use.
+    let stamp = stamp_of(path).await;
+    let text = read_secret("benefits.token_file", path).await?;
+    let stamp = stamp.unwrap_or(Stamp { modified: None, length: 0 });
+    Ok(Held { token: text, valid: Validity::File(stamp) })
+}
+
+async fn read_secret(key: &str, path: &Path) -> Result<SecretString, Failure> {
+    let shown = path.display();
+    let text = tokio::fs::read_to_string(path)
+        .await
+        .map_err(|error| credentials(format!("{key} {shown} cannot be read: {}.", error.kind())))?;
+    let secret = text.trim();
+    if secret.is_empty() {
+        return Err(credentials(format!("{key} {shown} is empty.")));
+    }
+    Ok(SecretString::from(secret))
+}
+
+/// The client credentials grant (RFC 6749, section 4.4), the client's secret in the Basic header (section 2.3.1).
+async fn ask(oauth: &config::Oauth, http: &reqwest::Client) -> Result<Held, Failure> {
+    let secret = read_secret("benefits.oauth.client_secret_file", &oauth.client_secret_file).await?;
+    let scope = utf8_percent_encode(&oauth.scope, NON_ALPHANUMERIC);
+    let request = http
+        .post(&oauth.token_url)
+        .basic_auth(&oauth.client_id, Some(secret.expose_secret()))
+        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(format!("grant_type=client_credentials&scope={scope}"));
+    let asked = Instant::now();
+    // No write of ours has been sent yet, whatever became of the token's request.
+    let unavailable = |text: &str| Failure::unavailable(text, false);
+    let received = transport::exchange(request, TOKEN_MAX)
+        .await
+        .map_err(|_no_answer| unavailable("The Benefits token endpoint does not answer."))?;
+    match received.status.as_u16() {
+        200 => {}
+        400 | 401 | 403 => {
+            return Err(credentials("The Benefits token endpoint refuses the client's credentials."));
+        }
+        _ => return Err(unavailable("The Benefits token endpoint is not available.")),
+    }
+    let grant: Grant = serde_json::from_slice(&received.body)
+        .map_err(|_invalid| unavailable("The Benefits token endpoint's answer cannot be read."))?;
+    let life = grant.expires_in.map_or(LIFETIME_DEFAULT, Duration::from_secs);
+    // Tokens that live for years are good for a day at a time: an instant has an end.
+    let life = life.min(Duration::from_secs(86_400));
+    let until = asked + life.saturating_sub(MARGIN).max(life / 2);
+    Ok(Held { token: grant.access_token, valid: Validity::Until(until) })
+}

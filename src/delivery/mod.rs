@@ -1,0 +1,19 @@
+//! Delivery: what goes over the wire to the platform, and what comes of it.
+//!
+//! ```text
+//!   rate (may I?) ─▶ breaker (is the platform well?) ─▶ client ──HTTP──▶ Benefits
+//!                                                         │
+//!   ledger ◀── outcome: accepted, or one class of failure ◀┘── retry: when again
+//! ```
+//!
+//! [`outcome`] is the one place that decides what an answer means, [`retry`] the one that says how long to wait. The state
+//! machines ([`breaker`], [`retry`], the reading of answers) take the time as a parameter and do no I/O.
+
+pub mod api;
+pub mod breaker;
+pub mod client;
+mod credentials;
+pub mod outcome;
+pub mod rate;
+pub mod retry;
+mod transport;

@@ -1,0 +1,206 @@
+//! HTTP with limits: no redirects, no retries, no proxy, every wait and every body bounded.
+//!
+//! What goes wrong here is always [`super::outcome::Class::Unavailable`], and the question that matters is whether the request
+//! can have reached the platform: it cannot only where no connection was made. Everything later (a reset before or after
+//! the request was read, half an answer, a body that is too large or is not JSON) leaves open what happened to a write.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use reqwest::{RequestBuilder, Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::outcome::Failure;
+
+/// Receivers commonly close idle connections after five seconds. A request that meets the closing end fails and is
+/// ambiguous, so ours are given up first.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// A longer time to connect says that nobody is there.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// An answer about one employee.
+pub(super) const BODY_MAX: usize = 1 << 20;
+
+/// An answer with a page of employees.
+pub(super) const PAGE_BODY_MAX: usize = 4 << 20;
+
+const REQUEST_ID_MAX: usize = 128;
+
+/// Why there can be no client.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The private CA's file.
+    #[error("benefits.ca_file {path}: {reason}")]
+    CaFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS for the Benefits platform")]
+    Tls(#[from] rustls::Error),
+    /// The HTTP client cannot be built.
+    #[error("cannot set up HTTP for the Benefits platform")]
+    Http(#[from] reqwest::Error),
+}
+
+/// A whole answer.
+pub(super) struct Received {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+impl Received {
+    /// Whether the body says it is JSON: `application/json`, or `application/problem+json` and its like.
+    pub(super) fn is_json(&self) -> bool {
+        let Some(value) = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+            return false;
+        };
+        let media = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
+    }
+
+    /// A header's text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The platform's id of the request, if it is short and printable: it goes into history and logs.
+    pub(super) fn request_id(&self) -> Option<String> {
+        ["x-request-id", "request-id", "x-correlation-id"].into_iter().find_map(|name| {
+            let id = self.header(name)?.trim();
+            let good =
+                (1..=REQUEST_ID_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+            good.then(|| id.to_owned())
+        })
+    }
+}
+
+/// The HTTP client, for the platform and for its token endpoint.
+pub(super) fn build(timeout: Duration, ca_file: Option<&Path>) -> Result<reqwest::Client, SetupError> {
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(ca_file)?)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        // An HTTP_PROXY in the environment would be obeyed otherwise, and see everybody's records.
+        .no_proxy()
+        .timeout(timeout)
+        .connect_timeout(CONNECT_MAX.min(timeout / 2))
+        .pool_idle_timeout(POOL_IDLE)
+        .user_agent(concat!("benefits-sync/", env!("CARGO_PKG_VERSION")))
+        .build()?;
+    Ok(client)
+}
+
+/// TLS 1.2 or 1.3 with the ring provider: the system's CAs, and the site's own.
+fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca_file {
+        let fault = |reason: String| SetupError::CaFile { path: path.display().to_string(), reason };
+        let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+            .and_then(Iterator::collect)
+            .map_err(|error| fault(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(fault("holds no PEM certificate".to_owned()));
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| fault(error.to_string()))?;
+        }
+    }
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    // reqwest leaves a configuration that it is given as it is, so HTTP/2 has to be offered here.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Sends a request and reads the whole answer, up to `limit` bytes of body.
+pub(super) async fn exchange(request: RequestBuilder, limit: usize) -> Result<Received, Failure> {
+    let request = request.header(ACCEPT, "application/json, application/problem+json");
+    let mut response = request.send().await.map_err(|error| of_error(&error))?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    let body = read(&mut response, limit).await;
+    let received = Received { status, headers, body: Vec::new() };
+    match body {
+        Ok(body) => Ok(Received { body, ..received }),
+        // A refusal is known by its status, even when its text cannot be had.
+        Err(_) if status.is_client_error() || status.is_server_error() => Ok(received),
+        Err(failure) => {
+            Err(Failure { request_id: received.request_id(), status: Some(status.as_u16()), ..failure })
+        }
+    }
+}
+
+async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>, Failure> {
+    let too_large = || Failure::unavailable("Benefits sent an answer that is too large.", true);
+    let announced = response.content_length().unwrap_or(0);
+    if announced > u64::try_from(limit).unwrap_or(u64::MAX) {
+        return Err(too_large());
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| of_error(&error))? {
+        if body.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+/// No answer, or half of one. The error itself is not repeated: it can hold the URL, and a URL can hold an email.
+fn of_error(error: &reqwest::Error) -> Failure {
+    if error.is_connect() {
+        Failure::unavailable("No connection to Benefits.", false)
+    } else if error.is_timeout() {
+        Failure::unavailable("Benefits did not answer in time.", true)
+    } else {
+        Failure::unavailable("The connection to Benefits broke before the answer was complete.", true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(name: &'static str, value: &str) -> Received {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        Received { status: StatusCode::OK, headers, body: Vec::new() }
+    }
+
+    #[test]
+    fn json_is_known_by_its_media_type() {
+        for good in ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"] {
+            assert!(received("content-type", good).is_json(), "{good}");
+        }
+        for bad in ["text/html", "text/json+html", "application/jsonp", ""] {
+            assert!(!received("content-type", bad).is_json(), "{bad}");
+        }
+        assert!(!received("x-request-id", "1").is_json());
+    }
+
+    #[test]
+    fn a_request_id_is_kept_when_it_is_short_and_printable() {
+        assert_eq!(received("x-request-id", " abc-1 ").request_id().as_deref(), Some("abc-1"));
+        for bad in ["", "a b", &"x".repeat(129)] {
+            assert_eq!(received("x-request-id", bad).request_id(), None);
+        }
+    }
+
+    #[test]
+    fn a_ca_file_that_is_none_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = tls(Some(file.path())).unwrap_err().to_string();
+        assert!(error.contains("holds no PEM certificate"), "{error}");
+    }
+}
