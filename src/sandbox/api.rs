@@ -146,16 +146,11 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
         shared.journal.note(verdict, seen);
         return response;
     }
-    let done = match draft {
-        Some(draft) => write(shared, &call, parts, draft, &body, &fired).await,
-        None => {
-            wait(fired.before).await;
-            Done {
-                reply: read(shared, &call, parts).unwrap_or_else(Reply::from),
-                replayed: false,
-                created: None,
-            }
-        }
+    let done = if let Some(draft) = draft {
+        write(shared, &call, parts, draft, &body, &fired).await
+    } else {
+        wait(fired.before).await;
+        Done { reply: read(shared, &call, parts).unwrap_or_else(Reply::from), replayed: false, created: None }
     };
     let Done { reply, replayed, created } = done;
     let verdict =

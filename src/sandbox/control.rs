@@ -82,7 +82,9 @@ fn arm(shared: &Shared, body: &[u8]) -> Response {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     match lines.map(str::parse::<FaultRule>).collect::<Result<Vec<_>, _>>() {
         Ok(rules) => {
-            rules.into_iter().for_each(|rule| shared.faults.arm(rule));
+            for rule in rules {
+                shared.faults.arm(rule);
+            }
             whole(Reply::json(&armed(shared)))
         }
         Err(error) => refused(&error.to_string()),

@@ -396,7 +396,7 @@ impl Faults {
             rule.next = rule.next.map(|left| left.saturating_sub(1));
             match &rule.fault {
                 Fault::Slow { delay, jitter } => {
-                    fired.before += *delay + random.gen_range(Duration::ZERO..=*jitter)
+                    fired.before += *delay + random.gen_range(Duration::ZERO..=*jitter);
                 }
                 Fault::SlowAnswer { delay, jitter } => {
                     fired.after += *delay + random.gen_range(Duration::ZERO..=*jitter);

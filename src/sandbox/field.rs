@@ -128,9 +128,8 @@ pub(super) fn index_of(name: &str) -> Option<usize> {
 /// Holds a value to the rule, but for what only the platform's own lists can tell.
 pub(super) fn check(rule: Rule, value: &str) -> Result<(), Code> {
     match rule {
-        Rule::Text(max) | Rule::Picklist(max) => at_most(value, max),
         Rule::Name(_) if value.is_empty() => Err(Code::Required),
-        Rule::Name(max) => at_most(value, max),
+        Rule::Text(max) | Rule::Picklist(max) | Rule::Name(max) => at_most(value, max),
         Rule::Date => {
             let shaped = value.len() == 10 && value.bytes().all(|b| b.is_ascii_digit() || b == b'-');
             shaped.then_some(()).ok_or(Code::Format)?;

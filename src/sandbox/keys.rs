@@ -12,7 +12,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use super::answer::Accepted;
 
 /// How long the key of an accepted write is kept.
-pub(super) const KEPT: Duration = Duration::from_secs(24 * 3600);
+pub(super) const KEPT: Duration = Duration::from_hours(24);
 
 /// A body, told apart from others. Not keyed: nobody attacks a sandbox.
 pub(super) type BodyHash = u128;

@@ -34,7 +34,7 @@ pub(super) fn instead(fault: &Fault) -> Option<Response> {
         Fault::NotFound => Problem::NotFound("so it was ordered"),
         Fault::Gone => Problem::Gone,
         Fault::Reject => {
-            Problem::Validation(vec![FieldError { field: "surname".into(), code: Code::UnknownValue }])
+            Problem::Validation(vec![FieldError { field: "surname".into(), code: Code::Format }])
         }
         Fault::LostBefore => return Some(lost()),
         Fault::Redirect => {
