@@ -1,5 +1,4 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
 pub mod config;
-pub mod delivery;
-pub mod record;
+pub mod sandbox;
