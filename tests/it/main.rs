@@ -1,0 +1,17 @@
+//! The integration tests: one crate, real PostgreSQL of every supported major version.
+//!
+//! `make test` fetches the servers and runs everything. By hand: `tests/postgres/fetch`, then `cargo nextest run`.
+//! `BENEFITS_SYNC_TEST_MAJORS="18"` leaves the other majors out.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on should stop there; clippy's allow-*-in-tests does not reach helpers"
+)]
+
+mod support;
+
+mod cluster;
