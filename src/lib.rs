@@ -1,4 +1,4 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
 pub mod config;
-pub mod sandbox;
+pub mod demo;

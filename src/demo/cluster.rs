@@ -1,0 +1,537 @@
+//! A throw-away PostgreSQL cluster.
+//!
+//! [`Cluster::start`] makes a data directory, starts a server on a free port of 127.0.0.1 and on a Unix socket, and waits
+//! until it answers. Dropping the cluster stops the server and removes the directory. That also happens when this process
+//! panics or is killed: a supervisor (a shell in a process group of its own) waits for the end of a pipe that only this
+//! process holds open, and then cleans up. Dropping merely closes the pipe early, so there is one way out and it is
+//! always used.
+//!
+//! Everybody on the machine is trusted as `postgres` unless [`ClusterOptions::hba`] says otherwise: for demo and tests
+//! only. All methods that wait do so on tokio's blocking threads.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::binaries::{Binaries, BinariesError, is_root, unprivileged};
+
+/// Longest wait for a start or a stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Another process can take the free port between our look and the server's bind; then the next one is tried.
+const PORT_ATTEMPTS: usize = 5;
+
+/// Waits for the pipe's end, then stops the server and removes everything. `$1` is the directory, the rest is `pg_ctl`
+/// with its arguments.
+const SUPERVISOR: &str = r#"
+    directory=$1
+    shift
+    cat >/dev/null
+    [ -f "$directory/data/postmaster.pid" ] && "$@"
+    rm -rf "$directory"
+"#;
+
+/// Why a cluster did not do as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The programs are not there.
+    #[error(transparent)]
+    Binaries(#[from] BinariesError),
+    /// Root, and nobody to run the server as.
+    #[error(
+        "PostgreSQL refuses to run as root and there is no user `postgres`: run tests/postgres/fetch as root"
+    )]
+    NoUser,
+    /// A program could not be started at all.
+    #[error("cannot run {program}")]
+    Spawn {
+        /// The program.
+        program: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A program failed.
+    #[error("{program} failed: {output}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// What it and the server's log said last.
+        output: String,
+    },
+    /// A file or directory of the cluster's could not be made or read.
+    #[error("cannot use {path}")]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// The killed server's processes are still there.
+    #[error("the server's processes are still there {0:?} after they were killed")]
+    StillThere(Duration),
+    /// The runtime that was to wait for us has gone.
+    #[error("the runtime was shut down")]
+    Runtime(#[from] tokio::task::JoinError),
+}
+
+/// What sort of cluster is wanted.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The server's programs.
+    pub binaries: Binaries,
+    /// Settings for postgresql.conf, after the defaults (`wal_level = logical` and room for many slots).
+    pub settings: Vec<(String, String)>,
+    /// Lines for pg_hba.conf, before the ones that trust everybody on this machine.
+    pub hba: Vec<String>,
+    /// Files for the data directory (certificates, say), readable by the server only.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Listen on TCP; else on the Unix socket alone.
+    pub tcp: bool,
+    /// Whether writes reach the disk before they count.
+    pub fsync: bool,
+    /// Leave the server running when the cluster is dropped or this process ends; somebody else sees to it.
+    pub detached: bool,
+}
+
+impl ClusterOptions {
+    /// The defaults: TCP, fsync on, gone when dropped.
+    pub fn new(binaries: Binaries) -> Self {
+        Self {
+            binaries,
+            settings: Vec::new(),
+            hba: Vec::new(),
+            files: Vec::new(),
+            tcp: true,
+            fsync: true,
+            detached: false,
+        }
+    }
+
+    /// With one more setting.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
+        self
+    }
+}
+
+/// How a server is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopMode {
+    /// Wait for clients to go.
+    Smart,
+    /// Disconnect clients, wait until replication has caught up, and write everything out.
+    Fast,
+    /// Abandon everything; the next start recovers.
+    Immediate,
+}
+
+impl StopMode {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Smart => "smart",
+            Self::Fast => "fast",
+            Self::Immediate => "immediate",
+        }
+    }
+}
+
+/// A server with a data directory of its own.
+#[derive(Debug)]
+pub struct Cluster {
+    server: Arc<Server>,
+    supervisor: Option<Child>,
+}
+
+#[derive(Debug)]
+struct Server {
+    binaries: Binaries,
+    directory: PathBuf,
+    port: u16,
+    tcp: bool,
+}
+
+impl Cluster {
+    /// Makes a cluster and starts it.
+    pub async fn start(options: ClusterOptions) -> Result<Self, ClusterError> {
+        tokio::task::spawn_blocking(move || Self::start_blocking(&options)).await?
+    }
+
+    /// As [`Cluster::start`], for callers without a runtime.
+    pub fn start_blocking(options: &ClusterOptions) -> Result<Self, ClusterError> {
+        if is_root() && !succeeds(Command::new("id").args(["-u", "postgres"])) {
+            return Err(ClusterError::NoUser);
+        }
+        let directory = make_directory()?;
+        // From here on a failure must leave nothing behind, so the supervisor comes first.
+        let supervisor = supervise(&options.binaries, &directory)?;
+        let mut cluster = Self {
+            server: Arc::new(Server {
+                binaries: options.binaries.clone(),
+                directory,
+                port: free_port()?,
+                tcp: options.tcp,
+            }),
+            supervisor: Some(supervisor),
+        };
+        cluster.server.initialise(options)?;
+        cluster.first_start()?;
+        if options.detached {
+            cluster.release();
+        }
+        Ok(cluster)
+    }
+
+    fn first_start(&mut self) -> Result<(), ClusterError> {
+        for _ in 1..PORT_ATTEMPTS {
+            match self.server.start() {
+                Err(ClusterError::Failed { output, .. }) if output.contains("could not bind") => {
+                    let (binaries, directory) = (self.server.binaries.clone(), self.server.directory.clone());
+                    let (port, tcp) = (free_port()?, self.server.tcp);
+                    self.server = Arc::new(Server { binaries, directory, port, tcp });
+                }
+                other => return other,
+            }
+        }
+        self.server.start()
+    }
+
+    /// Tells the supervisor to go without cleaning up.
+    fn release(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            // It is our child and has not been waited for, so the kill cannot hit another process.
+            let _already_gone = supervisor.kill();
+            let _status = supervisor.wait();
+        }
+    }
+
+    /// The URL of a database, as the superuser `postgres`.
+    pub fn url(&self, database: &str) -> String {
+        self.url_as("postgres", database)
+    }
+
+    /// The URL of a database, as `user`.
+    pub fn url_as(&self, user: &str, database: &str) -> String {
+        let Server { port, .. } = *self.server;
+        if self.server.tcp {
+            return format!("postgresql://{user}@127.0.0.1:{port}/{database}");
+        }
+        let socket = self.server.socket();
+        let host = percent_encoding::utf8_percent_encode(&socket, percent_encoding::NON_ALPHANUMERIC);
+        format!("postgresql://{user}@/{database}?host={host}&port={port}")
+    }
+
+    /// The port: of TCP, and in the socket's name.
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// The directory with the Unix socket.
+    pub fn socket_directory(&self) -> PathBuf {
+        self.server.directory.join("socket")
+    }
+
+    /// The directory that holds everything: `data`, `socket`, `log`.
+    pub fn directory(&self) -> &Path {
+        &self.server.directory
+    }
+
+    /// The programs this cluster runs from.
+    pub fn binaries(&self) -> &Binaries {
+        &self.server.binaries
+    }
+
+    /// The server's log so far.
+    pub fn log(&self) -> String {
+        self.server.log()
+    }
+
+    /// Stops the server. The data directory stays, and [`Cluster::restart`] starts it again.
+    pub async fn stop(&self, mode: StopMode) -> Result<(), ClusterError> {
+        let server = Arc::clone(&self.server);
+        tokio::task::spawn_blocking(move || server.stop(mode)).await?
+    }
+
+    /// Kills every process of the server at once, as a power cut would.
+    pub async fn kill9(&self) -> Result<(), ClusterError> {
+        let server = Arc::clone(&self.server);
+        tokio::task::spawn_blocking(move || server.kill9()).await?
+    }
+
+    /// Starts the server, on the same port; stops it first (fast) if it runs.
+    pub async fn restart(&self) -> Result<(), ClusterError> {
+        let server = Arc::clone(&self.server);
+        tokio::task::spawn_blocking(move || {
+            if server.running() {
+                server.stop(StopMode::Fast)?;
+            }
+            server.start()
+        })
+        .await?
+    }
+
+    /// Runs SQL in psql, stopping at the first error; returns what it printed (unaligned, rows only).
+    pub async fn psql(&self, database: &str, sql: &str) -> Result<String, ClusterError> {
+        let (binaries, url, sql) = (self.server.binaries.clone(), self.url(database), sql.to_owned());
+        tokio::task::spawn_blocking(move || psql(&binaries, &url, &Script::Text(sql))).await?
+    }
+
+    /// Runs a file in psql, stopping at the first error.
+    pub async fn psql_file(&self, database: &str, file: &Path) -> Result<String, ClusterError> {
+        let (binaries, url, file) = (self.server.binaries.clone(), self.url(database), file.to_owned());
+        tokio::task::spawn_blocking(move || psql(&binaries, &url, &Script::File(file))).await?
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut supervisor) = self.supervisor.take() {
+            drop(supervisor.stdin.take());
+            let _status = supervisor.wait();
+        }
+    }
+}
+
+impl Server {
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn socket(&self) -> String {
+        self.directory.join("socket").display().to_string()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    fn initialise(&self, options: &ClusterOptions) -> Result<(), ClusterError> {
+        let mut initdb = self.binaries.server("initdb");
+        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        // A cluster that a crash of the machine destroys is made again, so its first files need no fsync.
+        run("initdb", initdb.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(self.data()))?;
+        run("mkdir", unprivileged("mkdir").current_dir("/").arg(self.directory.join("socket")))?;
+        let mut settings = format!(
+            "listen_addresses = '{}'\nunix_socket_directories = '{}'\nwal_level = logical\nfsync = {}\n\
+             max_replication_slots = 50\nmax_wal_senders = 50\nlog_line_prefix = '%m [%p] %d '\n",
+            if self.tcp { "127.0.0.1" } else { "" },
+            self.socket(),
+            if options.fsync { "on" } else { "off" },
+        );
+        for (name, value) in &options.settings {
+            settings.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+        }
+        self.append("postgresql.conf", &settings)?;
+        if !options.hba.is_empty() {
+            let trust = read(&self.data().join("pg_hba.conf"))?;
+            self.write("pg_hba.conf", format!("{}\n{trust}", options.hba.join("\n")).as_bytes())?;
+        }
+        options.files.iter().try_for_each(|(name, content)| self.write(name, content))
+    }
+
+    fn append(&self, name: &str, text: &str) -> Result<(), ClusterError> {
+        let before = read(&self.data().join(name))?;
+        self.write(name, format!("{before}\n{text}").as_bytes())
+    }
+
+    /// Writes a file of the data directory as the server's user, who must own it and alone may read it.
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {
+        let path = self.data().join(name);
+        let failed = |source| ClusterError::File { path: path.clone(), source };
+        let mut command = unprivileged("sh");
+        command
+            .args(["-c", r#"umask 077; cat > "$1""#, "sh"])
+            .arg(&path)
+            .current_dir("/")
+            .stdin(Stdio::piped());
+        let mut writer = command.spawn().map_err(failed)?;
+        if let Some(mut pipe) = writer.stdin.take() {
+            io::Write::write_all(&mut pipe, content).map_err(failed)?;
+        }
+        let status = writer.wait().map_err(failed)?;
+        if status.success() { Ok(()) } else { Err(failed(io::ErrorKind::PermissionDenied.into())) }
+    }
+
+    fn start(&self) -> Result<(), ClusterError> {
+        let port = format!("-p {}", self.port);
+        self.control("start", &["-o", &port, "-l", &self.directory.join("log").display().to_string()])
+    }
+
+    fn stop(&self, mode: StopMode) -> Result<(), ClusterError> {
+        self.control("stop", &["-m", mode.name()])
+    }
+
+    fn running(&self) -> bool {
+        self.postmaster().is_some()
+    }
+
+    fn control(&self, action: &str, arguments: &[&str]) -> Result<(), ClusterError> {
+        let mut command = self.binaries.server("pg_ctl");
+        command.args([action, "-s", "-w", "-t", &PATIENCE.as_secs().to_string()]).args(arguments);
+        run("pg_ctl", command.arg("-D").arg(self.data())).map(drop).map_err(|error| match error {
+            ClusterError::Failed { program, output } => {
+                let log = self.log();
+                let last: Vec<&str> = log.lines().rev().take(5).collect();
+                let last: Vec<&str> = last.into_iter().rev().collect();
+                ClusterError::Failed {
+                    program: format!("{program} {action}"),
+                    output: output + &last.join("\n"),
+                }
+            }
+            other => other,
+        })
+    }
+
+    /// The postmaster's process id, where it runs.
+    fn postmaster(&self) -> Option<u32> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        let pid = file.lines().next()?.trim().parse().ok()?;
+        alive(pid).then_some(pid)
+    }
+
+    fn kill9(&self) -> Result<(), ClusterError> {
+        let Some(postmaster) = self.postmaster() else { return Ok(()) };
+        // Stopped first, it cannot replace the children that are killed before it, nor notice that they are.
+        let mut victims = vec![postmaster];
+        signal("STOP", &victims)?;
+        victims.extend(children(postmaster));
+        signal("KILL", &victims)?;
+        let deadline = Instant::now() + PATIENCE;
+        while victims.iter().any(|&pid| alive(pid)) {
+            if Instant::now() > deadline {
+                return Err(ClusterError::StillThere(PATIENCE));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Where process 1 collects no orphans (a container) the killed postmaster stays as a zombie, and the next start
+        // would take it for a running server.
+        if stat(postmaster).is_some() {
+            let socket = self.directory.join(format!("socket/.s.PGSQL.{}.lock", self.port));
+            for path in [self.data().join("postmaster.pid"), socket] {
+                fs::remove_file(&path).map_err(|source| ClusterError::File { path, source })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What psql is given to run.
+#[derive(Debug)]
+pub enum Script {
+    /// SQL and psql's own commands.
+    Text(String),
+    /// A file of them.
+    File(PathBuf),
+}
+
+/// Runs a script in psql against `url`, stopping at the first error; returns what it printed (unaligned, rows only).
+pub fn psql(binaries: &Binaries, url: &str, script: &Script) -> Result<String, ClusterError> {
+    let mut command = binaries.client("psql");
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url]);
+    command.env("PGOPTIONS", "-c client_min_messages=warning");
+    let output = match script {
+        Script::Text(sql) => run("psql", command.arg("-c").arg(sql))?,
+        Script::File(path) => run("psql", command.arg("-f").arg(path))?,
+    };
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+/// A new directory that the server's user owns, with a short path: a socket's may have 107 bytes.
+fn make_directory() -> Result<PathBuf, ClusterError> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    // Root's own TMPDIR is seldom open to the server's user.
+    let parent = if is_root() { PathBuf::from("/tmp") } else { std::env::temp_dir() };
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("benefits-sync-{}-{number}-{:08x}", std::process::id(), rand::random::<u32>());
+    let path = parent.join(name);
+    let failed = |source| ClusterError::File { path: path.clone(), source };
+    fs::DirBuilder::new().mode(0o755).create(&path).map_err(failed)?;
+    // Whatever the umask: the socket and the log are for everybody here.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    if is_root() {
+        run("chown", Command::new("chown").arg("postgres:").arg(&path))?;
+    }
+    Ok(path)
+}
+
+fn supervise(binaries: &Binaries, directory: &Path) -> Result<Child, ClusterError> {
+    // The shell stays root where we are, so that it can remove what it did not make; pg_ctl does not.
+    let mut stop = binaries.server("pg_ctl");
+    stop.args(["stop", "-m", "immediate", "-w", "-t", "20", "-D"]).arg(directory.join("data"));
+    let mut command = Command::new("sh");
+    command.args(["-c", SUPERVISOR, "sh"]).arg(directory).arg(stop.get_program()).args(stop.get_args());
+    command.envs(stop.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+        .current_dir("/")
+        .process_group(0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|source| ClusterError::Spawn { program: "sh".to_owned(), source })
+}
+
+fn run(name: &str, command: &mut Command) -> Result<Output, ClusterError> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| ClusterError::Spawn { program: name.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = if said.trim().is_empty() { output.status.to_string() } else { said };
+    Err(ClusterError::Failed { program: name.to_owned(), output: said })
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.output().is_ok_and(|output| output.status.success())
+}
+
+fn read(path: &Path) -> Result<String, ClusterError> {
+    fs::read_to_string(path).map_err(|source| ClusterError::File { path: path.to_owned(), source })
+}
+
+fn free_port() -> Result<u16, ClusterError> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .map_err(|source| ClusterError::Spawn { program: "a listener on 127.0.0.1".to_owned(), source })
+}
+
+fn signal(name: &str, processes: &[u32]) -> Result<(), ClusterError> {
+    // The shell's own kill: the program of that name is in a package that a bare machine lacks.
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"kill "$@""#, "sh", &format!("-{name}")]);
+    command.args(processes.iter().map(ToString::to_string));
+    // A process that has gone meanwhile makes kill complain; the caller looks for itself who is left.
+    let started = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    started.map(drop).map_err(|source| ClusterError::Spawn { program: "kill".to_owned(), source })
+}
+
+/// The fields of /proc/PID/stat from the state on: the name before them may hold anything but ends at the last `)`.
+fn stat(pid: u32) -> Option<(char, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether the process runs; one that only waits to be collected by its parent does not.
+fn alive(pid: u32) -> bool {
+    stat(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+}
+
+fn children(parent: u32) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&pid| stat(pid).is_some_and(|(_, its_parent)| its_parent == parent))
+        .collect()
+}

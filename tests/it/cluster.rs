@@ -1,0 +1,124 @@
+//! The throw-away clusters themselves: what the other tests and the demo rely on.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use benefits_sync::demo::cluster::{Cluster, StopMode};
+
+use crate::for_each_major;
+use crate::support::{self, database::connect};
+
+for_each_major! {
+    async fn a_test_database_is_dropped_with_a_slot_in_use(major: u32) {
+        let database = support::database(major).await;
+        let (name, slot) = (database.name.clone(), database.slot.clone());
+        let client = database.client().await;
+        client.execute("select pg_create_logical_replication_slot($1, 'pgoutput')", &[&slot]).await.unwrap();
+        let mut reader = database.binaries().client("pg_recvlogical");
+        reader.args(["-d", &database.url, "-S", &slot, "--start", "-f", "-", "-n"]);
+        reader.args(["-o", "proto_version=1", "-o", "publication_names=none"]);
+        let mut reader = reader.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let active = "select active from pg_replication_slots where slot_name = $1";
+        while !client.query_one(active, &[&slot]).await.unwrap().get::<_, bool>(0) {
+            tokio::task::yield_now().await;
+        }
+        let admin = connect(&database.url.replace(&name, "postgres")).await;
+        tokio::task::spawn_blocking(|| drop(database)).await.unwrap();
+        let left = "select (select count(*) from pg_database where datname = $1)
+                         + (select count(*) from pg_replication_slots where slot_name = $2)";
+        assert_eq!(admin.query_one(left, &[&name, &slot]).await.unwrap().get::<_, i64>(0), 0);
+        reader.wait().unwrap();
+    }
+
+    async fn committed_rows_survive_kill9_and_a_restart(major: u32) {
+        let cluster = support::private_cluster(major).await;
+        assert_eq!(cluster.psql("postgres", "show wal_level").await.unwrap(), "logical");
+        cluster.psql("postgres", "create table t (a int); insert into t values (1)").await.unwrap();
+        cluster.kill9().await.unwrap();
+        assert!(cluster.psql("postgres", "select 1").await.is_err());
+        cluster.restart().await.unwrap();
+        assert_eq!(cluster.psql("postgres", "select a from t").await.unwrap(), "1");
+        cluster.stop(StopMode::Fast).await.unwrap();
+        cluster.restart().await.unwrap();
+        assert_eq!(cluster.psql("postgres", "select a from t").await.unwrap(), "1");
+    }
+
+    async fn nothing_is_left_of_a_dropped_cluster(major: u32) {
+        let cluster = support::private_cluster(major).await;
+        let directory = cluster.directory().to_owned();
+        let postmaster = postmaster(&directory);
+        assert!(runs(&postmaster));
+        drop(cluster);
+        assert!(!directory.exists());
+        assert!(!runs(&postmaster));
+    }
+}
+
+fn postmaster(directory: &Path) -> String {
+    let pid = std::fs::read_to_string(directory.join("data/postmaster.pid")).unwrap();
+    format!("/proc/{}/cmdline", pid.lines().next().unwrap())
+}
+
+/// A process that has ended but was not collected has an empty command line.
+fn runs(command_line: &str) -> bool {
+    std::fs::read(command_line).is_ok_and(|text| !text.is_empty())
+}
+
+#[tokio::test]
+async fn a_cluster_without_tcp_is_reached_through_its_socket() {
+    let mut options = support::options(18);
+    options.tcp = false;
+    let cluster = support::private_cluster_with(options).await;
+    let client = connect(&cluster.url("postgres")).await;
+    assert_eq!(client.query_one("show listen_addresses", &[]).await.unwrap().get::<_, &str>(0), "");
+}
+
+#[tokio::test]
+async fn settings_access_lines_and_files_are_obeyed() {
+    let mut options = support::options(18).setting("application_name", "it's ours");
+    options.hba = vec!["host all nobody 127.0.0.1/32 reject".to_owned()];
+    options.files = vec![("note".to_owned(), b"for the server".to_vec())];
+    let cluster = support::private_cluster_with(options).await;
+    let client = connect(&cluster.url("postgres")).await;
+    let row = client.query_one(
+        "select reset_val, pg_read_file('note') from pg_settings where name = 'application_name'",
+        &[],
+    );
+    let row = row.await.unwrap();
+    assert_eq!((row.get(0), row.get(1)), ("it's ours", "for the server"));
+    let refused = tokio_postgres::connect(&cluster.url_as("nobody", "postgres"), tokio_postgres::NoTls).await;
+    let refused = refused.err().unwrap();
+    assert!(refused.as_db_error().unwrap().message().contains("pg_hba.conf rejects"));
+}
+
+/// Not a test of its own: the child of the next one, which kills it.
+#[test]
+#[ignore = "only as the child of another test"]
+fn child_that_waits_with_a_cluster() {
+    let cluster = Cluster::start_blocking(&support::options(18)).unwrap();
+    println!("\nstarted {}", cluster.directory().display());
+    std::io::stdin().lines().for_each(drop);
+}
+
+#[test]
+fn nothing_is_left_of_a_cluster_whose_process_was_killed() {
+    use std::io::{BufRead, BufReader};
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "cluster::child_that_waits_with_a_cluster", "--include-ignored", "--nocapture"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let directory =
+        lines.find_map(|line| line.strip_prefix("started ").map(std::path::PathBuf::from)).unwrap();
+    let postmaster = postmaster(&directory);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while directory.exists() {
+        assert!(std::time::Instant::now() < deadline, "{} is still there", directory.display());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert!(!runs(&postmaster));
+}
