@@ -1,4 +1,13 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
 pub mod config;
+pub mod delivery;
 pub mod demo;
+pub mod ledger;
+pub mod lsn;
+pub mod metrics;
+pub mod pgoutput;
+pub mod postgres;
+pub mod record;
+pub mod sandbox;
+pub mod selection;

@@ -4,6 +4,7 @@ select
     p.intent_kind, p.intent_version, p.intent_fields, p.intent_hash,
     e.benefits_id, e.linked, e.version, e.acknowledged, e.unknown_fields, e.outcome = 'failed' as was_failed,
     extract(epoch from clock_timestamp() - e.last_synced_at)::float8 as since_last_sync,
+    (extract(epoch from clock_timestamp()) * 1000000)::bigint as clock,
     r.*
 from unnest($1::text[]) as w (employee_id)
 inner join benefits.pending as p on p.employee_id = w.employee_id

@@ -10,10 +10,17 @@
 //! machines ([`breaker`], [`retry`], the reading of answers) take the time as a parameter and do no I/O.
 
 pub mod api;
+pub mod batcher;
 pub mod breaker;
 pub mod client;
 mod credentials;
+pub mod decide;
+pub mod dispatch;
+pub mod gate;
+pub mod job;
+pub mod lanes;
 pub mod outcome;
 pub mod rate;
 pub mod retry;
+mod site_rules;
 mod transport;

@@ -66,7 +66,14 @@ impl Checkpoint {
             .execute(
                 "store the checkpoint",
                 sql,
-                &[&self.system_id, &self.timeline, &self.platform_id, &self.slot_name, &self.slot_generation, &lsn],
+                &[
+                    &self.system_id,
+                    &self.timeline,
+                    &self.platform_id,
+                    &self.slot_name,
+                    &self.slot_generation,
+                    &lsn,
+                ],
             )
             .await?;
         Ok(())

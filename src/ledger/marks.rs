@@ -179,7 +179,15 @@ impl Marks {
             .query(
                 "mark employees",
                 include_str!("../../sql/queries/mark_employees.sql"),
-                &[&ids, &first, &last, &cause, &bulk, &self.settings.settle.as_secs_f64(), &PgLsn::from(lsn.0)],
+                &[
+                    &ids,
+                    &first,
+                    &last,
+                    &cause,
+                    &bulk,
+                    &self.settings.settle.as_secs_f64(),
+                    &PgLsn::from(lsn.0),
+                ],
             )
             .await?;
         name_due(marked, rows.iter().map(|row| row.get(0)));
@@ -222,7 +230,8 @@ impl Marks {
         }
         ids.sort_unstable();
         let sql = include_str!("../../sql/queries/enrol_starters.sql");
-        let rows = self.session.query("enrol starters", sql, &[&ids, &self.settings.platform_id, &at]).await?;
+        let rows =
+            self.session.query("enrol starters", sql, &[&ids, &self.settings.platform_id, &at]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -233,7 +242,8 @@ impl Marks {
         for ids in enrolled.chunks(page) {
             let sql = include_str!("../../sql/queries/seed_owners.sql");
             let rows = self.session.query("read whose rows are", sql, &[&ids]).await?;
-            hashes.extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
+            hashes
+                .extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
         }
         Ok(hashes)
     }
@@ -261,13 +271,19 @@ impl Marks {
         Ok(owners.iter().map(|row| row.get(0)).collect())
     }
 
-    async fn mark_lookups(&self, touches: &Touches, at: SystemTime, marked: &mut Marked) -> Result<(), LedgerError> {
+    async fn mark_lookups(
+        &self,
+        touches: &Touches,
+        at: SystemTime,
+        marked: &mut Marked,
+    ) -> Result<(), LedgerError> {
         let mut by_source: BTreeMap<i32, Vec<&str>> = BTreeMap::new();
         for (source, key) in &touches.lookups {
             by_source.entry(*source).or_default().push(key);
         }
         for (source, keys) in by_source {
-            let sql = include_str!("../../sql/queries/mark_affected.sql").replace("{source}", &source.to_string());
+            let sql =
+                include_str!("../../sql/queries/mark_affected.sql").replace("{source}", &source.to_string());
             self.session.execute("mark whom a lookup affects", &sql, &[&keys, &at]).await?;
             marked.rescan = true;
         }

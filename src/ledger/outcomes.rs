@@ -86,8 +86,10 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
         outcomes.iter().map(|o| o.acknowledged.as_ref().map(Fingerprints::to_bytes)).collect();
     let unknown: Vec<i64> = outcomes.iter().map(|o| o.unknown.bits()).collect();
     let states: Vec<&str> = outcomes.iter().map(|o| o.state.as_str()).collect();
-    let codes: Vec<Option<&str>> = outcomes.iter().map(|o| o.error.as_ref().map(|(code, _)| code.as_str())).collect();
-    let errors: Vec<Option<&str>> = outcomes.iter().map(|o| o.error.as_ref().map(|(_, text)| text.as_str())).collect();
+    let codes: Vec<Option<&str>> =
+        outcomes.iter().map(|o| o.error.as_ref().map(|(code, _)| code.as_str())).collect();
+    let errors: Vec<Option<&str>> =
+        outcomes.iter().map(|o| o.error.as_ref().map(|(_, text)| text.as_str())).collect();
     let accounts: Vec<Option<&str>> = outcomes.iter().map(|o| o.benefits_id.as_deref()).collect();
     let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
@@ -98,8 +100,25 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
             "record outcomes",
             include_str!("../../sql/queries/record_outcomes.sql"),
             &[
-                &ids, &seqs, &claims, &versions, &acknowledged, &unknown, &states, &codes, &errors, &accounts, &linked,
-                &ages, &synced, &lines.ids, &lines.events, &lines.fields, &lines.states, &lines.codes, &lines.errors,
+                &ids,
+                &seqs,
+                &claims,
+                &versions,
+                &acknowledged,
+                &unknown,
+                &states,
+                &codes,
+                &errors,
+                &accounts,
+                &linked,
+                &ages,
+                &synced,
+                &lines.ids,
+                &lines.events,
+                &lines.fields,
+                &lines.states,
+                &lines.codes,
+                &lines.errors,
                 &lines.requests,
             ],
         )

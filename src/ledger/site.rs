@@ -32,7 +32,8 @@ pub struct Site {
 impl Site {
     /// Reads it.
     pub async fn load(session: &Session) -> Result<Self, LedgerError> {
-        let rows = session.query("read the site", include_str!("../../sql/queries/load_site.sql"), &[]).await?;
+        let rows =
+            session.query("read the site", include_str!("../../sql/queries/load_site.sql"), &[]).await?;
         let row = rows.first().ok_or_else(|| LedgerError::Unexpected("benefits.site is empty".to_owned()))?;
         Ok(Self {
             described_at_all: row.get("described_at_all"),
@@ -49,8 +50,9 @@ impl Site {
 
     /// Reads the described tables.
     pub async fn sources(session: &Session) -> Result<Description, LedgerError> {
-        let rows =
-            session.query("read the sources", include_str!("../../sql/queries/load_sources.sql"), &[]).await?;
+        let rows = session
+            .query("read the sources", include_str!("../../sql/queries/load_sources.sql"), &[])
+            .await?;
         let sources = rows.iter().map(|row| Source {
             id: row.get("source_id"),
             schema: row.get("table_schema"),
@@ -71,7 +73,7 @@ pub async fn load_members(session: &Session, hasher: &KeyHasher) -> Result<Membe
     let count = count(session, "select count(*) from benefits.enrolment").await?;
     let mut members = Members::with_capacity(count);
     let sql = "select employee_id from benefits.enrolment where transferred_to is null";
-    let mut ids = session.client().query_raw::<_, &str, _>(sql, []).await.doing("read who is synced")?;
+    let ids = session.client().query_raw::<_, &str, _>(sql, []).await.doing("read who is synced")?;
     let mut ids = std::pin::pin!(ids);
     while let Some(row) = ids.try_next().await.doing("read who is synced")? {
         members.enrol(hasher.employee(row.get::<_, &str>(0).as_bytes()));
@@ -85,7 +87,10 @@ pub async fn load_members(session: &Session, hasher: &KeyHasher) -> Result<Membe
 }
 
 /// The employees whose latest attempt was rejected.
-pub async fn failed(session: &Session, hasher: &KeyHasher) -> Result<Vec<crate::selection::KeyHash>, LedgerError> {
+pub async fn failed(
+    session: &Session,
+    hasher: &KeyHasher,
+) -> Result<Vec<crate::selection::KeyHash>, LedgerError> {
     let sql = "select employee_id from benefits.enrolment where outcome = 'failed'";
     let rows = session.query("read who has failed", sql, &[]).await?;
     Ok(rows.iter().map(|row| hasher.employee(row.get::<_, &str>(0).as_bytes())).collect())

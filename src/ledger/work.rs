@@ -51,7 +51,7 @@ pub struct Claim {
 }
 
 /// The record as HR has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Read {
     /// One row.
     One(Box<RawRecord>),
@@ -90,6 +90,8 @@ pub struct Work {
     pub was_failed: bool,
     /// Time since the last acknowledgement.
     pub since_last_sync: Option<Duration>,
+    /// The database clock in microseconds since 1970, which versions are drawn from.
+    pub clock: i64,
     /// The record.
     pub record: Read,
 }
@@ -136,7 +138,8 @@ pub async fn rescue(session: &Session) -> Result<u64, LedgerError> {
 
 /// Pending employees whom nobody delivers: id, and whether they are bulk.
 pub async fn due(session: &Session, limit: i64) -> Result<Vec<(String, bool)>, LedgerError> {
-    let rows = session.query("find who is due", include_str!("../../sql/queries/load_due.sql"), &[&limit]).await?;
+    let rows =
+        session.query("find who is due", include_str!("../../sql/queries/load_due.sql"), &[&limit]).await?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -168,9 +171,12 @@ async fn unreadable(session: &Session, ids: &[String], error: &LedgerError) -> R
     let sql = include_str!("../../sql/queries/load_work.sql")
         .replace("    r.*\n", "    null::text as no_record\n")
         .replace("left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n", "");
-    let rows = session.query("read an unreadable employee's work", &sql, &[&ids]).await.map_err(WorkError::Away)?;
+    let rows =
+        session.query("read an unreadable employee's work", &sql, &[&ids]).await.map_err(WorkError::Away)?;
     let text = match error {
-        LedgerError::Statement { source, .. } => source.code().map_or("unknown", |state| state.code()).to_owned(),
+        LedgerError::Statement { source, .. } => {
+            source.code().map_or("unknown", |state| state.code()).to_owned()
+        }
         LedgerError::Unexpected(text) => text.clone(),
     };
     rows.iter()
@@ -231,6 +237,7 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
         since_last_sync: row
             .get::<_, Option<f64>>("since_last_sync")
             .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()),
+        clock: row.get("clock"),
         record,
     })
 }

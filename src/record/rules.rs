@@ -103,6 +103,14 @@ impl Rules {
         self
     }
 
+    /// The platform's lists as other rules have them.
+    #[must_use]
+    pub fn with_lists_of(mut self, other: &Self) -> Self {
+        self.picklists.clone_from(&other.picklists);
+        self.packages.clone_from(&other.packages);
+        self
+    }
+
     /// The fields that the site's query describes: the only ones that are ever sent.
     pub const fn fields(&self) -> FieldSet {
         self.fields

@@ -77,7 +77,8 @@ impl Binding {
 impl Columns {
     fn of(relation: &Relation, source: &Source) -> Self {
         let position = |name: &String| relation.columns.iter().position(|column| &column.name == name);
-        let flags = |names: &[String]| relation.columns.iter().map(|column| names.contains(&column.name)).collect();
+        let flags =
+            |names: &[String]| relation.columns.iter().map(|column| names.contains(&column.name)).collect();
         let employee = source.employee_key.as_ref().and_then(position);
         Self {
             source: source.id,

@@ -181,7 +181,10 @@ impl Selector {
                 self.streamed.remove(xid);
             }
             // A rolled-back subtransaction's marks stay: over-marking is harmless.
-            Message::StreamAbort { .. } | Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
+            Message::StreamAbort { .. }
+            | Message::Origin { .. }
+            | Message::Type { .. }
+            | Message::Logical { .. } => {}
         }
         Ok(None)
     }

@@ -1,7 +1,3 @@
-<<<<<<< HEAD
-//! Integration tests: one crate, so that one harness serves them all.
-#![allow(
-=======
 //! The integration tests: one crate, real PostgreSQL of every supported major version.
 //!
 //! `make test` fetches the servers and runs everything. By hand: `tests/postgres/fetch`, then `cargo nextest run`.
@@ -9,18 +5,11 @@
 #![allow(
     missing_docs,
     unreachable_pub,
->>>>>>> demo
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-<<<<<<< HEAD
     clippy::missing_panics_doc,
-    reason = "tests: a failed expectation is the point, also in their helpers"
-)]
-
-mod sandbox;
-=======
     reason = "a test that cannot go on should stop there; clippy's allow-*-in-tests does not reach helpers"
 )]
 
@@ -28,4 +17,4 @@ mod support;
 
 mod cluster;
 mod demo;
->>>>>>> demo
+mod sandbox;

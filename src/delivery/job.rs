@@ -1,0 +1,441 @@
+//! One employee's delivery, from the draft to the recorded outcome.
+//!
+//! ```text
+//!  draft ─┬─ update ──────────────────────────────────────────────┐
+//!         └─ find by email ─┬─ none ──▶ create ───────────────────┤
+//!                           ├─ unlinked account ──▶ reserve, link ┼─▶ intent (durable) ─▶ send ─▶ outcome (durable)
+//!                           └─ somebody else's ──▶ reject         │
+//!  intent of a create whose answer was lost ─▶ create again ──────┘
+//! ```
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use super::api::Employee;
+use super::batcher::{Batcher, Ended};
+use super::breaker::Signal;
+use super::client::Client;
+use super::decide::{Draft, Opening, Rejection, unknown};
+use super::gate::Gate;
+use super::outcome::{Answer, Class, Failure};
+use super::retry::Schedule;
+use crate::config::LinkCheck;
+use crate::ledger::outcomes::{HistoryLine, Outcome, Postponed, Recorded, StateName};
+use crate::ledger::work::{Claim, Intent, IntentKind, Work};
+use crate::metrics::Metrics;
+use crate::record::{Field, FieldSet, FingerprintKey, Write, idempotency_key};
+
+/// What a delivery needs of the instance it runs in.
+pub struct Context {
+    /// The platform.
+    pub client: Client,
+    /// The way out.
+    pub gate: Gate,
+    /// Waits between attempts.
+    pub schedule: Schedule,
+    /// Keys fingerprints and idempotency keys.
+    pub key: FingerprintKey,
+    /// The platform's id.
+    pub platform_id: String,
+    /// What must agree before an account is linked.
+    pub link_check: LinkCheck,
+    /// This instance's claim token.
+    pub token: i64,
+    /// Writes intents.
+    pub intents: Batcher<Intent, Reserved>,
+    /// Records outcomes; `None` where the claim was lost.
+    pub outcomes: Batcher<Outcome, Option<Recorded>>,
+    /// Gives claims back.
+    pub postponed: Batcher<Postponed, ()>,
+    /// Whether the ledger knows an employee of ours by this id.
+    pub acquaintances: Batcher<String, bool>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// What became of an intent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {
+    /// Durable; the employee is ours to send.
+    Ours,
+    /// Another instance delivers, or the ledger has moved on: load again.
+    NotOurs,
+    /// The account is reserved by another employee.
+    AccountTaken,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// An outcome is recorded.
+    Settled(Recorded),
+    /// To be tried again after so long.
+    Postponed(Duration),
+    /// Stop for the site.
+    Halt(String),
+}
+
+/// Why a delivery stops short of an accepted write.
+enum Stop {
+    /// Of the employee's own making.
+    Reject(Rejection),
+    /// The platform's answer, or the lack of one.
+    Failed(Box<Failure>),
+    /// Nothing may be sent for so long.
+    Blocked(Duration),
+    /// The ledger has moved on.
+    LoadAgain,
+    /// Stop for the site.
+    Halt(String),
+    /// The ledger session has ended.
+    Ended,
+}
+
+impl From<Ended> for Stop {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
+}
+
+/// An accepted write.
+struct Accepted {
+    kind: IntentKind,
+    version: i64,
+    answer: Answer<Employee>,
+}
+
+/// Delivers. An error means that the ledger session has ended.
+pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended> {
+    let mut delivery = Delivery {
+        context,
+        claimed: false,
+        intent: draft.work.claim.as_ref().map(|claim| claim.version),
+        floor: 0,
+        account: draft.work.benefits_id.clone(),
+        draft,
+    };
+    match delivery.run().await {
+        Ok(accepted) => delivery.succeeded(accepted).await,
+        Err(Stop::Reject(rejection)) => delivery.rejected(rejection, None).await,
+        Err(Stop::Failed(failure)) => delivery.failed(&failure).await,
+        Err(Stop::Blocked(wait)) => delivery.postpone(wait, false).await,
+        Err(Stop::LoadAgain) => delivery.postpone(Duration::ZERO, false).await,
+        Err(Stop::Halt(code)) => {
+            delivery.postpone(Duration::ZERO, false).await?;
+            Ok(End::Halt(code))
+        }
+        Err(Stop::Ended) => Err(Ended),
+    }
+}
+
+/// Records a rejection that needed no call.
+pub async fn reject(context: &Context, work: Work, rejection: Rejection) -> Result<End, Ended> {
+    let outcome = Outcome {
+        lines: vec![HistoryLine { event: "rejected", fields: rejection.fields, request_id: None }],
+        error: Some((rejection.code, rejection.text)),
+        ..untouched(&work, StateName::Failed)
+    };
+    settle(context, outcome).await
+}
+
+/// Records that nothing had to be sent.
+pub async fn in_step(context: &Context, work: &Work) -> Result<End, Ended> {
+    settle(context, untouched(work, StateName::Successful)).await
+}
+
+/// An outcome without a write: what is known of the platform stays as it was.
+fn untouched(work: &Work, state: StateName) -> Outcome {
+    Outcome {
+        employee_id: work.employee_id.clone(),
+        seq: work.seq,
+        claim: None,
+        version: work.claim.as_ref().map_or(work.version, |claim| claim.version.max(work.version)),
+        acknowledged: None,
+        unknown: unknown(work),
+        state,
+        error: None,
+        benefits_id: work.benefits_id.clone(),
+        linked: work.linked,
+        answered: Instant::now(),
+        synced: false,
+        lines: Vec::new(),
+    }
+}
+
+async fn settle(context: &Context, outcome: Outcome) -> Result<End, Ended> {
+    Ok(context.outcomes.call(outcome).await?.map_or(End::Postponed(Duration::ZERO), End::Settled))
+}
+
+struct Delivery<'c> {
+    context: &'c Context,
+    draft: Box<Draft>,
+    /// Whether the claim is ours, so that an outcome is recorded under it.
+    claimed: bool,
+    /// The version of the intent that the ledger holds.
+    intent: Option<i64>,
+    /// The highest version seen or used: another write goes above it.
+    floor: i64,
+    /// The account that is written to.
+    account: Option<String>,
+}
+
+impl Delivery<'_> {
+    async fn run(&mut self) -> Result<Accepted, Stop> {
+        match self.draft.opening {
+            Opening::Update => self.write(IntentKind::Update).await,
+            Opening::Link => self.write(IntentKind::Link).await,
+            Opening::ResumeCreate => match self.write(IntentKind::Create).await {
+                Err(Stop::Failed(failure)) if is_in_use(&failure) => self.adopt(failure).await,
+                other => other,
+            },
+            Opening::Find => self.find().await,
+        }
+    }
+
+    /// First sync: by email, ignoring case.
+    async fn find(&mut self) -> Result<Accepted, Stop> {
+        let email = self.draft.record.value(Field::Email).unwrap_or_default().to_owned();
+        let found = self.ask("find", self.context.client.find_by_email(&email)).await?;
+        let Some(account) = found.value else { return self.write(IntentKind::Create).await };
+        if let Some(holder) = &account.external_id {
+            return Err(Stop::Reject(self.held_by(holder).await?));
+        }
+        let birth = Field::DateOfBirth;
+        if self.context.link_check == LinkCheck::DateOfBirth
+            && account.value(birth) != self.draft.record.value(birth)
+        {
+            return Err(Stop::Reject(Rejection::new(
+                "conflict",
+                "The account with this email has another date of birth, so it may be somebody else's: correct the \
+                 email or the date in HR, or relink.",
+            )));
+        }
+        self.floor = account.source_version.unwrap_or(0);
+        self.account = Some(account.id);
+        self.write(IntentKind::Link).await
+    }
+
+    /// The account with the employee's email is linked already.
+    async fn held_by(&self, holder: &str) -> Result<Rejection, Stop> {
+        if holder == self.draft.work.employee_id {
+            return Ok(Rejection::new(
+                "conflict",
+                "The account with this email carries this employee's id, and the ledger does not know why: relink it \
+                 if it is theirs.",
+            ));
+        }
+        if self.context.acquaintances.call(holder.to_owned()).await? {
+            return Ok(email_in_use());
+        }
+        Ok(Rejection::new(
+            "conflict",
+            "The account with this email is linked to somebody whom the ledger does not know: a person decides, by \
+             correcting the email, by a transfer or by relinking.",
+        ))
+    }
+
+    /// A create was refused because its email or id is in use: by the account that an earlier attempt at the same create
+    /// made, if it carries our id. Only an unresolved intent of ours allows to take it.
+    async fn adopt(&mut self, refusal: Box<Failure>) -> Result<Accepted, Stop> {
+        let id = self.draft.work.employee_id.clone();
+        let found = self.ask("find", self.context.client.find_by_external_id(&id)).await?;
+        let Some(account) = found.value else { return Err(Stop::Failed(refusal)) };
+        self.floor = self.floor.max(account.source_version.unwrap_or(0));
+        self.account = Some(account.id);
+        self.write(IntentKind::Link).await
+    }
+
+    /// Sends one write; where the platform holds a higher version, once more above it.
+    async fn write(&mut self, kind: IntentKind) -> Result<Accepted, Stop> {
+        match self.attempt(kind).await {
+            Err(Stop::Failed(failure)) if failure.class == Class::StaleVersion => {}
+            other => return other,
+        }
+        let another_writer = || Stop::Halt("another-writer".to_owned());
+        let account = self.account.clone().ok_or_else(another_writer)?;
+        let held = self.ask("get", self.context.client.get(&account)).await?;
+        self.floor = self.floor.max(held.value.source_version.unwrap_or(0));
+        match self.attempt(kind).await {
+            Err(Stop::Failed(failure)) if failure.class == Class::StaleVersion => Err(another_writer()),
+            other => other,
+        }
+    }
+
+    /// The intent, then the request.
+    async fn attempt(&mut self, kind: IntentKind) -> Result<Accepted, Stop> {
+        let body = self.draft.body(kind);
+        let claim = self.draft.claim(kind, &body, &self.context.key, self.floor, self.draft.work.clock);
+        let version = claim.version;
+        self.reserve(kind, claim).await?;
+        let account = self.account.clone();
+        let key = idempotency_key(
+            &self.context.key,
+            &Write {
+                platform_id: &self.context.platform_id,
+                employee_id: &self.draft.work.employee_id,
+                benefits_id: account.as_deref().filter(|_| kind != IntentKind::Create),
+                version,
+                body: &body,
+            },
+        );
+        let bytes = body.to_bytes(version);
+        let client = &self.context.client;
+        let answer = match (kind, account.as_deref()) {
+            (IntentKind::Create, _) => self.ask("create", client.create(bytes, &key)).await,
+            (IntentKind::Link, Some(id)) => self.ask("link", client.update(id, bytes, &key)).await,
+            (IntentKind::Update, Some(id)) => self.ask("update", client.update(id, bytes, &key)).await,
+            (IntentKind::Link | IntentKind::Update, None) => Err(Stop::LoadAgain),
+        };
+        if answer.is_err() {
+            self.floor = self.floor.max(version);
+        }
+        Ok(Accepted { kind, version, answer: answer? })
+    }
+
+    async fn reserve(&mut self, kind: IntentKind, claim: Claim) -> Result<(), Stop> {
+        let version = claim.version;
+        let intent = Intent {
+            employee_id: self.draft.work.employee_id.clone(),
+            loaded_version: self.draft.work.version,
+            loaded_intent: self.intent,
+            claim,
+            benefits_id: self.account.clone().filter(|_| kind == IntentKind::Link),
+        };
+        match self.context.intents.call(intent).await? {
+            Reserved::Ours => {
+                self.claimed = true;
+                self.intent = Some(version);
+                Ok(())
+            }
+            Reserved::NotOurs => Err(Stop::LoadAgain),
+            Reserved::AccountTaken => {
+                self.account.clone_from(&self.draft.work.benefits_id);
+                Err(Stop::Reject(email_in_use()))
+            }
+        }
+    }
+
+    /// One request through the gate.
+    async fn ask<T>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
+    ) -> Result<Answer<T>, Stop> {
+        let pass = self.context.gate.enter().await.map_err(Stop::Blocked)?;
+        let started = Instant::now();
+        let answer = request.await;
+        let (signal, outcome) = match &answer {
+            Ok(_) => (Signal::Well, "accepted"),
+            Err(failure) => (failure.signal(), failure.label()),
+        };
+        self.context.gate.leave(pass, signal);
+        self.context.metrics.attempt(operation, outcome, started.elapsed());
+        answer.map_err(Stop::Failed)
+    }
+
+    async fn succeeded(self, accepted: Accepted) -> Result<End, Ended> {
+        let line =
+            |event, fields| HistoryLine { event, fields, request_id: accepted.answer.request_id.clone() };
+        let sent = self.draft.sent(accepted.kind);
+        let lines = match accepted.kind {
+            IntentKind::Create => vec![line("created", sent)],
+            IntentKind::Link => vec![line("linked", FieldSet::EMPTY), line("updated", sent)],
+            IntentKind::Update => vec![line("updated", sent)],
+        };
+        let outcome = Outcome {
+            claim: Some(self.context.token),
+            version: accepted.version,
+            acknowledged: Some(self.draft.acknowledged(accepted.kind)),
+            // Everything unknown was part of the write.
+            unknown: FieldSet::EMPTY,
+            benefits_id: Some(accepted.answer.value.id),
+            linked: true,
+            synced: true,
+            lines,
+            ..untouched(&self.draft.work, StateName::Successful)
+        };
+        settle(self.context, outcome).await
+    }
+
+    async fn failed(self, failure: &Failure) -> Result<End, Ended> {
+        match &failure.class {
+            Class::Rejected { code, faults } => {
+                let mut rejection = Rejection::new(code, failure.text.clone());
+                rejection.fields = faults.iter().map(|fault| fault.field).collect();
+                self.rejected(rejection, failure.request_id.clone()).await
+            }
+            Class::AccountMissing => self.account_missing(failure).await,
+            Class::Halt { reason } => {
+                let code = reason.as_str().to_owned();
+                self.postpone(Duration::ZERO, false).await?;
+                Ok(End::Halt(code))
+            }
+            Class::Throttled { retry_after } => {
+                let wait = retry_after.unwrap_or(Duration::from_secs(1));
+                self.context.gate.hold(wait);
+                self.postpone(wait, false).await
+            }
+            Class::StaleVersion | Class::Busy | Class::Unavailable { .. } => {
+                let attempt = u32::try_from(self.draft.work.attempts).unwrap_or(0).saturating_add(1);
+                let wait = self.context.schedule.delay_after(attempt, failure.retry_after());
+                self.postpone(wait, true).await
+            }
+        }
+    }
+
+    /// A 404 or 410: a withdrawn platform must not break anybody's link, so the platform is asked first.
+    async fn account_missing(self, failure: &Failure) -> Result<End, Ended> {
+        match self.ask("platform", self.context.client.platform()).await {
+            Ok(_) => {
+                let text =
+                    "The linked account is gone at Benefits. It is not created again: relink the employee.";
+                self.rejected(Rejection::new("link-broken", text), failure.request_id.clone()).await
+            }
+            Err(Stop::Failed(problem)) => match problem.class {
+                Class::Halt { reason } => {
+                    self.postpone(Duration::ZERO, false).await?;
+                    Ok(End::Halt(reason.as_str().to_owned()))
+                }
+                _ => self.postpone(Duration::from_secs(1), true).await,
+            },
+            Err(Stop::Blocked(wait)) => self.postpone(wait, false).await,
+            Err(_) => self.postpone(Duration::from_secs(1), true).await,
+        }
+    }
+
+    async fn rejected(self, rejection: Rejection, request_id: Option<String>) -> Result<End, Ended> {
+        let before = untouched(&self.draft.work, StateName::Failed);
+        let outcome = Outcome {
+            claim: self.claimed.then_some(self.context.token),
+            version: before.version.max(self.floor),
+            benefits_id: self.account.filter(|_| self.draft.work.linked || self.claimed),
+            lines: vec![HistoryLine { event: "rejected", fields: rejection.fields, request_id }],
+            error: Some((rejection.code, rejection.text)),
+            ..before
+        };
+        settle(self.context, outcome).await
+    }
+
+    async fn postpone(&self, wait: Duration, attempted: bool) -> Result<End, Ended> {
+        let work = &self.draft.work;
+        let postponed = Postponed {
+            employee_id: work.employee_id.clone(),
+            wait_seconds: wait.as_secs_f64(),
+            attempts: work.attempts.saturating_add(i32::from(attempted)),
+        };
+        self.context.postponed.call(postponed).await?;
+        Ok(End::Postponed(wait))
+    }
+}
+
+fn email_in_use() -> Rejection {
+    Rejection::new(
+        "email-in-use",
+        "The email belongs to the account of another employee: correct the email in HR, or transfer the link.",
+    )
+}
+
+/// Whether a create was refused because its email or its id is there already.
+fn is_in_use(failure: &Failure) -> bool {
+    matches!(failure.class, Class::Rejected { code: "email-in-use" | "external-id-in-use", .. })
+}

@@ -1,0 +1,188 @@
+//! Who is next: single changes before bulk, nobody twice, everything bounded. Pure; the time is a parameter.
+//!
+//! The single lane is short: what a burst puts beyond it goes to the bulk lane, so that a change made in the middle of a
+//! burst or a first sync overtakes what is waiting already. What does not fit into memory stays in the ledger, and the next
+//! scan finds it.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Employees that wait in memory, a lane. More wait in the ledger.
+const LANE_MAX: usize = 20_000;
+
+/// The queues of one instance.
+#[derive(Debug)]
+pub struct Lanes {
+    single_max: usize,
+    single: VecDeque<String>,
+    bulk: VecDeque<String>,
+    queued: HashSet<String>,
+    /// Employees under way; true when they were marked again meanwhile.
+    under_way: HashMap<String, bool>,
+    later: BTreeSet<(Instant, String)>,
+    overflowed: bool,
+}
+
+impl Lanes {
+    /// With room for so many single changes before they count as bulk.
+    pub fn new(single_max: usize) -> Self {
+        Self {
+            single_max,
+            single: VecDeque::new(),
+            bulk: VecDeque::new(),
+            queued: HashSet::new(),
+            under_way: HashMap::new(),
+            later: BTreeSet::new(),
+            overflowed: false,
+        }
+    }
+
+    /// The employee is due.
+    pub fn push(&mut self, employee: String, bulk: bool) {
+        if let Some(again) = self.under_way.get_mut(&employee) {
+            *again = true;
+            return;
+        }
+        if self.queued.contains(&employee) {
+            return;
+        }
+        let lane =
+            if !bulk && self.single.len() < self.single_max { &mut self.single } else { &mut self.bulk };
+        if lane.len() >= LANE_MAX {
+            self.overflowed = true;
+            return;
+        }
+        self.queued.insert(employee.clone());
+        lane.push_back(employee);
+    }
+
+    /// Takes up to `count` employees; they are under way until [`Lanes::finish`].
+    pub fn take(&mut self, count: usize) -> Vec<String> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let Some(employee) = self.single.pop_front().or_else(|| self.bulk.pop_front()) else { break };
+            self.queued.remove(&employee);
+            self.under_way.insert(employee.clone(), false);
+            taken.push(employee);
+        }
+        taken
+    }
+
+    /// The employee is no longer under way. Marked again meanwhile (as told here, or as `again` says), they are due.
+    pub fn finish(&mut self, employee: &str, again: bool) {
+        let marked = self.under_way.remove(employee).unwrap_or(false);
+        if marked || again {
+            self.push(employee.to_owned(), false);
+        }
+    }
+
+    /// The employee is no longer under way and is due again at a given time.
+    pub fn postpone(&mut self, employee: &str, until: Instant) {
+        self.under_way.remove(employee);
+        if self.later.len() < LANE_MAX {
+            self.later.insert((until, employee.to_owned()));
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    /// Moves those whose time has come into the lanes.
+    pub fn wake(&mut self, now: Instant) {
+        while self.later.first().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, employee)) = self.later.pop_first() {
+                self.push(employee, true);
+            }
+        }
+    }
+
+    /// When the next one's time comes.
+    pub fn next_wake(&self, now: Instant) -> Option<Duration> {
+        self.later.first().map(|(until, _)| until.saturating_duration_since(now))
+    }
+
+    /// How many are under way.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Whether somebody waits for a place.
+    pub fn is_waiting(&self) -> bool {
+        !self.single.is_empty() || !self.bulk.is_empty()
+    }
+
+    /// Whether the ledger may know of more who are due, and the lanes have run low; asking clears it.
+    pub fn wants_scan(&mut self) -> bool {
+        self.overflowed && self.bulk.len() < LANE_MAX / 4 && std::mem::take(&mut self.overflowed)
+    }
+
+    /// The ledger has more than it named.
+    pub fn more_in_ledger(&mut self) {
+        self.overflowed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lanes(single_max: usize, single: &[&str], bulk: &[&str]) -> Lanes {
+        let mut lanes = Lanes::new(single_max);
+        for id in bulk {
+            lanes.push((*id).to_owned(), true);
+        }
+        for id in single {
+            lanes.push((*id).to_owned(), false);
+        }
+        lanes
+    }
+
+    #[test]
+    fn a_single_change_overtakes_bulk() {
+        assert_eq!(lanes(8, &["s"], &["a", "b"]).take(3), ["s", "a", "b"]);
+    }
+
+    #[test]
+    fn a_later_change_overtakes_the_rest_of_a_burst() {
+        let mut lanes = lanes(2, &["1", "2", "3", "4"], &[]);
+        assert_eq!(lanes.take(2), ["1", "2"]);
+        lanes.push("late".to_owned(), false);
+        assert_eq!(lanes.take(3), ["late", "3", "4"]);
+    }
+
+    #[test]
+    fn nobody_is_queued_twice_or_taken_while_under_way() {
+        let mut lanes = lanes(8, &["a", "a"], &["a"]);
+        assert_eq!(lanes.take(9), ["a"]);
+        lanes.push("a".to_owned(), false);
+        assert!(lanes.take(9).is_empty());
+        lanes.finish("a", false);
+        assert_eq!(lanes.take(9), ["a"], "marked while under way: due again");
+        lanes.finish("a", false);
+        assert!(lanes.take(9).is_empty());
+    }
+
+    #[test]
+    fn what_was_postponed_comes_back_at_its_time() {
+        let now = Instant::now();
+        let mut lanes = lanes(8, &["a"], &[]);
+        lanes.take(1);
+        lanes.postpone("a", now + Duration::from_secs(1));
+        lanes.wake(now);
+        assert!(!lanes.is_waiting());
+        assert_eq!(lanes.next_wake(now), Some(Duration::from_secs(1)));
+        lanes.wake(now + Duration::from_secs(1));
+        assert_eq!(lanes.take(1), ["a"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_to_the_next_scan() {
+        let mut lanes = Lanes::new(1);
+        for id in 0..LANE_MAX + 2 {
+            lanes.push(id.to_string(), true);
+        }
+        assert!(!lanes.wants_scan(), "the lane is still full");
+        lanes.take(LANE_MAX);
+        assert!(lanes.wants_scan());
+        assert!(!lanes.wants_scan());
+    }
+}
