@@ -19,7 +19,7 @@ use super::transport;
 use crate::config;
 
 /// For a token endpoint that does not say how long its tokens live.
-const LIFETIME_DEFAULT: Duration = Duration::from_secs(300);
+const LIFETIME_DEFAULT: Duration = Duration::from_mins(5);
 
 /// A token is renewed so long before it expires, or after half its life if that is shorter.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -168,7 +168,7 @@ async fn ask(oauth: &config::Oauth, http: &reqwest::Client) -> Result<Held, Fail
         .map_err(|_invalid| unavailable("The Benefits token endpoint's answer cannot be read."))?;
     let life = grant.expires_in.map_or(LIFETIME_DEFAULT, Duration::from_secs);
     // Tokens that live for years are good for a day at a time: an instant has an end.
-    let life = life.min(Duration::from_secs(86_400));
+    let life = life.min(Duration::from_hours(24));
     let until = asked + life.saturating_sub(MARGIN).max(life / 2);
     Ok(Held { token: grant.access_token, valid: Validity::Until(until) })
 }
