@@ -219,7 +219,11 @@ pub(super) mod tests {
             "jobTitle" | "department" | "location" => length <= 120,
             "payChangeReason" => length <= 60,
             "email" => {
-                length <= 200 && value.matches('@').count() == 1 && !value.contains(char::is_whitespace)
+                let inner =
+                    |text: &str| text.char_indices().any(|(at, c)| c == '.' && at > 0 && at + 1 < text.len());
+                length <= 200
+                    && !value.contains(char::is_whitespace)
+                    && matches!(*value.split('@').collect::<Vec<_>>(), [name, domain] if !name.is_empty() && inner(domain))
             }
             "countryCode" => length == 2 && value.bytes().all(|b| b.is_ascii_uppercase()),
             "currency" => length == 3 && value.bytes().all(|b| b.is_ascii_uppercase()),

@@ -1,6 +1,7 @@
 //! The client against a platform that misbehaves in every way it can.
 
 mod scripted;
+mod tls;
 
 use std::time::Duration;
 
@@ -54,6 +55,14 @@ fn client(platform: &Scripted, credentials: &str, delivery: &str) -> Client {
         platform.address
     );
     Client::new(&Config::parse(&text, "test.toml", []).unwrap()).unwrap()
+}
+
+fn oauth(login: &Scripted, site: &Site) -> String {
+    format!(
+        "[benefits.oauth]\ntoken_url = \"http://{}/token\"\nclient_id = \"hr\"\nclient_secret_file = \"{}/secret\"",
+        login.address,
+        site.directory.path().display()
+    )
 }
 
 fn is_ambiguous(failure: &Failure) -> bool {
@@ -285,12 +294,7 @@ async fn a_token_of_the_endpoint_is_kept_and_renewed_after_a_refusal() {
         json("200 OK", EMPLOYEE),
     ])
     .await;
-    let oauth = format!(
-        "[benefits.oauth]\ntoken_url = \"http://{}/token\"\nclient_id = \"hr\"\nclient_secret_file = \"{}/secret\"",
-        login.address,
-        site.directory.path().display()
-    );
-    let client = client(&site.platform, &oauth, "");
+    let client = client(&site.platform, &oauth(&login, &site), "");
     for _ in 0..3 {
         client.get("b-1").await.unwrap();
     }
@@ -312,12 +316,27 @@ async fn a_token_endpoint_that_is_away_is_no_ambiguity_and_one_that_refuses_halt
     ])
     .await;
     let site = Site::new([]).await;
-    let oauth = format!(
-        "[benefits.oauth]\ntoken_url = \"http://{}/token\"\nclient_id = \"hr\"\nclient_secret_file = \"{}/secret\"",
-        login.address,
-        site.directory.path().display()
-    );
-    let client = client(&site.platform, &oauth, "");
+    let client = client(&site.platform, &oauth(&login, &site), "");
     assert!(!is_ambiguous(&client.platform().await.unwrap_err()));
     assert_eq!(client.platform().await.unwrap_err().code(), "credentials");
+}
+
+#[tokio::test]
+async fn callers_that_wait_together_share_one_token_request() {
+    let login = Scripted::play([json("200 OK", r#"{"access_token":"t1"}"#)]).await;
+    let site = Site::new((0..8).map(|_| json("200 OK", EMPLOYEE))).await;
+    let client = client(&site.platform, &oauth(&login, &site), "");
+    let answers = futures_util::future::join_all((0..8).map(|_| client.get("b-1"))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(login.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn callers_that_wait_together_share_one_failure_of_the_token_endpoint() {
+    let login = Scripted::play([Act::Stall]).await;
+    let site = Site::new([]).await;
+    let client = client(&site.platform, &oauth(&login, &site), "timeout = \"200ms\"");
+    let answers = futures_util::future::join_all((0..8).map(|_| client.get("b-1"))).await;
+    assert!(answers.iter().all(|answer| !is_ambiguous(answer.as_ref().unwrap_err())));
+    assert_eq!(login.requests().len(), 1);
 }

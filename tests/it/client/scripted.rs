@@ -102,7 +102,8 @@ async fn perform(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>)
             let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n[";
             stream.write_all(head.as_bytes()).await.unwrap();
             // Fails when the client has had enough.
-            while stream.write_all(&[b' '; 65_536]).await.is_ok() {}
+            let blanks = vec![b' '; 65_536];
+            while stream.write_all(&blanks).await.is_ok() {}
         }
     }
 }
