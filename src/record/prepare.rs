@@ -1,7 +1,8 @@
 //! Turns HR's row into the API's values, or into everything that is wrong with it.
 
 use super::fault::{Fault, FaultCode};
-use super::field::{FIELD_COUNT, Field, FieldSet, Kind};
+use super::field::{FIELD_COUNT, Field, Kind};
+use super::field_set::FieldSet;
 use super::raw::RawRecord;
 use super::rules::Rules;
 use super::value;

@@ -201,9 +201,12 @@ async fn a_write_that_may_have_been_applied_is_ambiguous() {
 
 #[tokio::test]
 async fn a_platform_that_never_answers_is_given_up() {
-    let site = Site::with("timeout = \"200ms\"", [Act::Stall]).await;
-    let failure = site.update().await.unwrap_err();
-    assert!(is_ambiguous(&failure) && failure.text.contains("in time"), "{failure}");
+    let whole = bytes("200 OK", "application/json", "", EMPLOYEE);
+    for sent in [Vec::new(), whole[..40].to_vec(), whole[..whole.len() - 1].to_vec()] {
+        let site = Site::with("timeout = \"200ms\"", [Act::SendAndStall(sent)]).await;
+        let failure = site.update().await.unwrap_err();
+        assert!(is_ambiguous(&failure) && failure.text.contains("in time"), "{failure}");
+    }
 }
 
 #[tokio::test]
@@ -333,7 +336,7 @@ async fn callers_that_wait_together_share_one_token_request() {
 
 #[tokio::test]
 async fn callers_that_wait_together_share_one_failure_of_the_token_endpoint() {
-    let login = Scripted::play([Act::Stall]).await;
+    let login = Scripted::play([Act::SendAndStall(Vec::new())]).await;
     let site = Site::new([]).await;
     let client = client(&site.platform, &oauth(&login, &site), "timeout = \"200ms\"");
     let answers = futures_util::future::join_all((0..8).map(|_| client.get("b-1"))).await;

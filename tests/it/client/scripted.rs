@@ -17,8 +17,8 @@ pub(super) enum Act {
     ResetAfterReading,
     /// Read the request, send these bytes, then reset.
     SendAndReset(Vec<u8>),
-    /// Read the request and never answer.
-    Stall,
+    /// Read the request, send these bytes, and nothing more for as long as the client waits.
+    SendAndStall(Vec<u8>),
     /// Send a head and then a body that does not end.
     Endless,
 }
@@ -93,7 +93,8 @@ async fn perform(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>)
             stream.set_zero_linger().unwrap();
         }
         Act::ResetAfterReading | Act::ResetAtOnce => stream.set_zero_linger().unwrap(),
-        Act::Stall => {
+        Act::SendAndStall(bytes) => {
+            stream.write_all(&bytes).await.unwrap();
             // Ends when the client gives up.
             let ended = stream.read(&mut [0]).await;
             drop(ended);
