@@ -101,6 +101,18 @@ impl Employee {
         self.values.get(field.index())?.as_deref()
     }
 
+    fn learn(&mut self, field: Field, value: Loose) {
+        let value = match value {
+            Loose::Text(text) => Some(text),
+            Loose::Null(()) => None,
+            Loose::Other(_) => return,
+        };
+        if let Some(slot) = self.values.get_mut(field.index()) {
+            *slot = value;
+            self.known.insert(field);
+        }
+    }
+
     /// The fingerprints of what the platform holds, as if HR's employee had been acknowledged with it.
     pub fn fingerprints(&self, key: &FingerprintKey, employee_id: &str) -> Fingerprints {
         Fingerprints::of_values(key, employee_id, self.known, |field| self.value(field))
@@ -153,15 +165,7 @@ impl<'de> Visitor<'de> for EmployeeVisitor {
                     None => {
                         map.next_value::<IgnoredAny>()?;
                     }
-                    Some(field) => {
-                        let value = map.next_value::<Loose>()?;
-                        if let (Some(value), Some(slot)) =
-                            (value.text_or_null(), employee.values.get_mut(field.index()))
-                        {
-                            *slot = value;
-                            employee.known.insert(field);
-                        }
-                    }
+                    Some(field) => employee.learn(field, map.next_value()?),
                 },
             }
         }
@@ -180,19 +184,11 @@ enum Loose {
 }
 
 impl Loose {
-    fn text_or_null(self) -> Option<Option<String>> {
+    fn status(&self) -> AccountStatus {
         match self {
-            Self::Text(text) => Some(Some(text)),
-            Self::Null(()) => Some(None),
-            Self::Other(_) => None,
-        }
-    }
-
-    fn status(self) -> AccountStatus {
-        match self.text_or_null().flatten().as_deref() {
-            Some("pending") => AccountStatus::Pending,
-            Some("active") => AccountStatus::Active,
-            Some("leaver") => AccountStatus::Leaver,
+            Self::Text(text) if text == "pending" => AccountStatus::Pending,
+            Self::Text(text) if text == "active" => AccountStatus::Active,
+            Self::Text(text) if text == "leaver" => AccountStatus::Leaver,
             _ => AccountStatus::Other,
         }
     }

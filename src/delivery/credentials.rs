@@ -19,7 +19,7 @@ use super::transport;
 use crate::config;
 
 /// For a token endpoint that does not say how long its tokens live.
-const LIFETIME_DEFAULT: Duration = Duration::from_secs(300);
+const LIFETIME_DEFAULT: Duration = Duration::from_mins(5);
 
 /// A token is renewed so long before it expires, or after half its life if that is shorter.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -28,7 +28,14 @@ const TOKEN_MAX: usize = 64 * 1024;
 
 pub(super) struct Credentials {
     source: Source,
-    held: Mutex<Option<Held>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    held: Option<Held>,
+    /// The last attempt to renew, if it failed: when, and how.
+    failed: Option<(Instant, Failure)>,
 }
 
 enum Source {
@@ -68,25 +75,41 @@ impl Credentials {
             Some(oauth) => Source::Endpoint { oauth: oauth.clone(), http: http.clone() },
             None => Source::File(config.token_file.clone().unwrap_or_default()),
         };
-        Self { source, held: Mutex::new(None) }
+        Self { source, state: Mutex::new(State::default()) }
     }
 
     /// The token to send. `refused` is one that the platform has just answered 401 to.
     pub(super) async fn token(&self, refused: Option<&SecretString>) -> Result<SecretString, Failure> {
-        let mut held = self.held.lock().await;
-        if let Some(current) = held.as_ref() {
+        let asked = Instant::now();
+        let mut state = self.state.lock().await;
+        if let Some(current) = &state.held {
             let refused = refused.is_some_and(|token| same(token, &current.token));
             if !refused && self.is_valid(&current.valid).await {
                 return Ok(current.token.clone());
             }
         }
-        let renewed = match &self.source {
-            Source::File(path) => read_token(path).await?,
-            Source::Endpoint { oauth, http } => ask(oauth, http).await?,
-        };
-        let token = renewed.token.clone();
-        *held = Some(renewed);
-        Ok(token)
+        // Who waited for somebody else's attempt shares its failure: one dead endpoint, one timeout.
+        if let Some((_, failure)) = state.failed.as_ref().filter(|(at, _)| *at > asked) {
+            return Err(failure.clone());
+        }
+        match self.renew().await {
+            Ok(renewed) => {
+                let token = renewed.token.clone();
+                *state = State { held: Some(renewed), failed: None };
+                Ok(token)
+            }
+            Err(failure) => {
+                state.failed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<Held, Failure> {
+        match &self.source {
+            Source::File(path) => read_token(path).await,
+            Source::Endpoint { oauth, http } => ask(oauth, http).await,
+        }
     }
 
     async fn is_valid(&self, valid: &Validity) -> bool {
@@ -168,7 +191,7 @@ async fn ask(oauth: &config::Oauth, http: &reqwest::Client) -> Result<Held, Fail
         .map_err(|_invalid| unavailable("The Benefits token endpoint's answer cannot be read."))?;
     let life = grant.expires_in.map_or(LIFETIME_DEFAULT, Duration::from_secs);
     // Tokens that live for years are good for a day at a time: an instant has an end.
-    let life = life.min(Duration::from_secs(86_400));
+    let life = life.min(Duration::from_hours(24));
     let until = asked + life.saturating_sub(MARGIN).max(life / 2);
     Ok(Held { token: grant.access_token, valid: Validity::Until(until) })
 }

@@ -21,7 +21,7 @@ use super::breaker::Signal;
 use crate::record::{Fault, FaultCode, Field};
 
 /// The longest wait that a `Retry-After` can ask for; after it the platform is asked again.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// An accepted attempt's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

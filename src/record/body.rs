@@ -4,7 +4,7 @@
 //! a restart, another body under a higher version. So bytes are deterministic (fields in index order), and
 //! [`Body::hash`], which the ledger keeps with the intent, tells "same body" without keeping values.
 
-use super::field::FieldSet;
+use super::field_set::FieldSet;
 use super::fingerprint::{FingerprintKey, hex};
 use super::prepare::Record;
 

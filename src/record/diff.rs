@@ -1,6 +1,7 @@
 //! What has to be sent: the fields that differ from what the platform acknowledged.
 
-use super::field::{Field, FieldSet};
+use super::field::Field;
+use super::field_set::FieldSet;
 use super::fingerprint::Fingerprints;
 
 /// The described fields whose value is not the acknowledged one, or whose state at the platform is unknown: never

@@ -10,7 +10,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 use siphasher::sip::SipHasher24;
 
-use super::field::{FIELD_COUNT, Field, FieldSet};
+use super::field::{FIELD_COUNT, Field};
+use super::field_set::FieldSet;
 use super::prepare::Record;
 
 /// Stored for a field whose state at the platform is not known. No value has this fingerprint.

@@ -1,7 +1,8 @@
 //! Turns HR's row into the API's values, or into everything that is wrong with it.
 
 use super::fault::{Fault, FaultCode};
-use super::field::{FIELD_COUNT, Field, FieldSet, Kind};
+use super::field::{FIELD_COUNT, Field, Kind};
+use super::field_set::FieldSet;
 use super::raw::RawRecord;
 use super::rules::Rules;
 use super::value;
@@ -219,7 +220,11 @@ pub(super) mod tests {
             "jobTitle" | "department" | "location" => length <= 120,
             "payChangeReason" => length <= 60,
             "email" => {
-                length <= 200 && value.matches('@').count() == 1 && !value.contains(char::is_whitespace)
+                let inner =
+                    |text: &str| text.char_indices().any(|(at, c)| c == '.' && at > 0 && at + 1 < text.len());
+                length <= 200
+                    && !value.contains(char::is_whitespace)
+                    && matches!(*value.split('@').collect::<Vec<_>>(), [name, domain] if !name.is_empty() && inner(domain))
             }
             "countryCode" => length == 2 && value.bytes().all(|b| b.is_ascii_uppercase()),
             "currency" => length == 3 && value.bytes().all(|b| b.is_ascii_uppercase()),

@@ -3,7 +3,8 @@
 //! [`super::prepare`] turns it into what is sent. Values stand in the order of [`COLUMNS`], whatever columns the site's query has;
 //! [`Described`] says which it has, because a column that is not described is never sent, not even as a null.
 
-use super::field::{COLUMNS, Field, FieldSet};
+use super::field::{COLUMNS, Field};
+use super::field_set::FieldSet;
 use crate::config::EmailSource;
 
 /// One row of the record query.

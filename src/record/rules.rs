@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use super::fault::{Fault, FaultCode};
-use super::field::{Field, FieldSet};
+use super::field::Field;
+use super::field_set::FieldSet;
 use super::raw::Described;
 use crate::config::EmailSource;
 

@@ -1,0 +1,78 @@
+//! The platform behind TLS: the site's own CA is enough, and without it nothing is sent.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use benefits_sync::config::Config;
+use benefits_sync::delivery::client::Client;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::PLATFORM;
+use super::scripted::bytes;
+
+/// A TLS server that answers `getPlatform` as often as somebody gets through, and its CA as PEM.
+async fn platform() -> (SocketAddr, String) {
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let pem = authority.self_signed(&authority_key).unwrap().pem();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["localhost".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        )
+        .unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Who does not trust the certificate breaks off here.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
+            stream.write_all(&bytes("200 OK", "application/json", "", PLATFORM)).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    (address, pem)
+}
+
+fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client {
+    let text = format!(
+        "[database]\nurl = \"postgresql://db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
+         base_url = \"https://localhost:{}/api/v1\"\ntoken_file = \"{}/token\"\n{ca}\n",
+        address.port(),
+        directory.display()
+    );
+    Client::new(&Config::parse(&text, "test.toml", []).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn the_sites_own_ca_is_trusted_and_an_unknown_one_is_not() {
+    let (address, pem) = platform().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    std::fs::write(path.join("token"), "t").unwrap();
+    std::fs::write(path.join("ca.pem"), pem).unwrap();
+
+    let failure = client(address, path, "").platform().await.unwrap_err();
+    assert!(failure.label() == "unavailable" && !failure.is_ambiguous(), "{failure:?}");
+    let ca = format!("ca_file = \"{}/ca.pem\"", path.display());
+    assert_eq!(client(address, path, &ca).platform().await.unwrap().value.id, "acme");
+}
