@@ -4,4 +4,4 @@ pub mod config;
 pub mod lsn;
 pub mod pgoutput;
 pub mod postgres;
-//pub mod replication;
+pub mod replication;
