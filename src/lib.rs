@@ -3,11 +3,14 @@
 pub mod config;
 pub mod delivery;
 pub mod demo;
+pub mod http;
 pub mod ledger;
 pub mod lsn;
 pub mod metrics;
 pub mod pgoutput;
+pub mod pipeline;
 pub mod postgres;
 pub mod record;
+pub mod replication;
 pub mod sandbox;
 pub mod selection;

@@ -4,7 +4,7 @@
 //! the intents are in the ledger, so that the next one takes up where it was. That is the same path as after a kill -9.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -381,11 +381,6 @@ fn batcher_ended(ended: Result<Result<(), LedgerError>, JoinError>) -> DeliveryE
         Ok(Err(error)) => error.into(),
         Err(error) => DeliveryError::Task(error),
     }
-}
-
-/// The database clock is read with each record; this one only names log lines.
-pub(crate) fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
 async fn context(

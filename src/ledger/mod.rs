@@ -25,4 +25,4 @@ pub use error::{LedgerError, Trouble};
 pub use marks::{Batch, MarkSettings, Marked, Marks};
 pub use session::Session;
 pub use site::Site;
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, SnapshotError};

@@ -1,0 +1,167 @@
+//! The pipeline: wires the stages together and keeps them running. Read this first.
+//!
+//! ```text
+//!            ┌──────────────── reader session ────────────────┐        ┌───── delivery session ─────┐
+//!  WAL ────▶ │ Stream ─▶ pgoutput ─▶ Selector ─▶ channel ─▶    │ notice │ Dispatcher ─▶ jobs ─▶ HTTP │ ────▶ Benefits
+//!            │    ▲                              Marker ───────┼───────▶│                            │
+//!            │    └── confirmed LSN ◀── PersistedLsn ┘         │        └────────────────────────────┘
+//!            └─────────────────────────────────────────────────┘           observer: gauges, drift
+//!                                    │                                      reconcile: doubt, midnight
+//!                                    ▼  both keep everything in the ledger: either may die at any instant
+//! ```
+//!
+//! Reader and delivery are sessions: any error ends the whole session, and after a pause a new one starts from what is
+//! durable. There is no other recovery, so that a crash, a failover and a restart all take the path that is used daily.
+
+mod health;
+mod marker;
+mod observer;
+mod reader;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use health::{Health, NotReady};
+pub use start::{StartError, Started, fingerprint_key, targets};
+
+use crate::config::Config;
+use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
+use crate::delivery::retry::Schedule;
+use crate::http;
+use crate::ledger::Session;
+use crate::metrics::{Metrics, MetricsError};
+
+/// Notices that may wait; a dispatcher that is behind finds the rest by its scan.
+const NOTICES_MAX: usize = 1024;
+/// How long a graceful stop waits for what is under way.
+const STOP_MAX: Duration = Duration::from_secs(20);
+
+/// Why an instance could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Found at the start: a setting or the set-up has to be changed.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The address for metrics and health is taken.
+    #[error("cannot listen on {address} (http.listen): {reason}")]
+    Listen {
+        /// `http.listen`.
+        address: std::net::SocketAddr,
+        /// The operating system's reason.
+        reason: String,
+    },
+    /// A defect in the metrics' names.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+}
+
+/// Runs an instance until `shutdown`. PostgreSQL or the platform being away is no reason to return.
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
+    let config = Arc::new(config);
+    let started = start::check(&config, &shutdown).await?;
+    let metrics = Metrics::new()?;
+    let health = Arc::new(Health::new());
+    let address = config.http.listen;
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(|error| RunError::Listen { address, reason: error.to_string() })?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
+    let (notify, notices) = mpsc::channel(NOTICES_MAX);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
+    tasks.spawn(reader::supervise(reader::Setting {
+        config: Arc::clone(&config),
+        targets: started.targets.clone(),
+        notify,
+        metrics: metrics.clone(),
+        health: Arc::clone(&health),
+        shutdown: shutdown.clone(),
+    }));
+    if config.benefits.enabled {
+        let outfit = Outfit {
+            config: Arc::clone(&config),
+            target: started.targets.sql.clone(),
+            key: started.key.clone(),
+            metrics: metrics.clone(),
+            halted: health.halted(),
+        };
+        tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
+    } else {
+        tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
+    }
+    tasks.spawn(observer::run(config, started.targets.sql, metrics, shutdown.clone()));
+    shutdown.cancelled().await;
+    tracing::info!("stopping: what is under way ends first");
+    let ended = tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!(limit = ?STOP_MAX, "not everything has ended in time; the ledger has it, and the next start goes on");
+    }
+    Ok(())
+}
+
+/// Delivery sessions, one after the other.
+async fn deliver(
+    outfit: Outfit,
+    mut notices: mpsc::Receiver<Notice>,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+) {
+    let schedule = session_schedule();
+    let mut failures = 0;
+    while !shutdown.is_cancelled() {
+        let started = tokio::time::Instant::now();
+        let ended = deliver_once(&outfit, &mut notices, &health, &shutdown).await;
+        health.set_ledger(false);
+        let Err(error) = ended else { return };
+        failures = if started.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
+        let wait = schedule.delay(failures);
+        tracing::warn!(%error, ?wait, "the delivery session ended; another is started");
+        shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
+    }
+}
+
+async fn deliver_once(
+    outfit: &Outfit,
+    notices: &mut mpsc::Receiver<Notice>,
+    health: &Health,
+    shutdown: &CancellationToken,
+) -> Result<(), DeliveryError> {
+    let mut dispatcher = Dispatcher::start(outfit).await?;
+    health.set_ledger(true);
+    dispatcher.run(notices, shutdown).await
+}
+
+/// Pauses between sessions: short, because most ends are a failover or a restart that is over in seconds.
+pub(crate) fn session_schedule() -> Schedule {
+    Schedule::new(Duration::from_millis(200), Duration::from_secs(5))
+}
+
+/// A watch that only moves forward.
+pub(crate) fn advance(confirmed: &watch::Sender<crate::lsn::Lsn>, to: crate::lsn::Lsn) {
+    confirmed.send_if_modified(|held| {
+        let moves = to > *held;
+        if moves {
+            *held = to;
+        }
+        moves
+    });
+}
+
+/// A session for occasional questions, opened anew when it has ended.
+pub(crate) async fn reopened(
+    session: &mut Option<Arc<Session>>,
+    target: &crate::postgres::Target,
+    name: &str,
+) -> Result<Arc<Session>, crate::postgres::ConnectError> {
+    if let Some(open) = session.as_ref().filter(|session| !session.is_closed()) {
+        return Ok(Arc::clone(open));
+    }
+    let open = Session::connect(target, name).await?;
+    *session = Some(Arc::clone(&open));
+    Ok(open)
+}

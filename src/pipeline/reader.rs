@@ -1,0 +1,243 @@
+//! The reader session: holds the slot, reads the stream, and hands committed touches to the marker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::health::Health;
+use super::marker::{Ended, Marker, Seeded, Step};
+use super::start::{self, Targets};
+use crate::config::Config;
+use crate::delivery::dispatch::Notice;
+use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, site};
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::pgoutput;
+use crate::postgres::ConnectError;
+use crate::replication::{Connection, Frame, Problem, Remedy, ReplicationError, StartOptions, Stream};
+use crate::selection::{Commit, KeyHasher, SelectionError, Selector};
+
+/// Rows whose fingerprints are remembered: 32 bytes each.
+const CACHE_ROWS: usize = 400_000;
+/// Commits handed to the marker at once.
+const COMMITS_MAX: usize = 1_000;
+/// Frames read between two looks at anything else.
+const FRAMES_MAX: usize = 20_000;
+/// Hand-overs that may wait for the marker.
+const STEPS_MAX: usize = 32;
+/// How often the set of failed employees is read again.
+const FAILED_EVERY: Duration = Duration::from_secs(2);
+/// How long the end of the stream may take at a graceful stop.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
+
+/// What a reader needs.
+pub(super) struct Setting {
+    pub(super) config: Arc<Config>,
+    pub(super) targets: Targets,
+    pub(super) notify: mpsc::Sender<Notice>,
+    pub(super) metrics: Metrics,
+    pub(super) health: Arc<Health>,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Why a reader session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Replication(#[from] ReplicationError),
+    #[error("at {lsn}: {source}")]
+    Decode { lsn: Lsn, source: pgoutput::DecodeError },
+    #[error("at {lsn}: {source}")]
+    Selection { lsn: Lsn, source: SelectionError },
+    #[error("the site is not described yet: run its description with psql (describe_record, describe_source)")]
+    NotDescribed,
+    #[error("the site's description changed; starting again with the new one")]
+    DescriptionChanged,
+    #[error("the marker task ended abnormally")]
+    Marker(#[source] tokio::task::JoinError),
+}
+
+impl ReadError {
+    /// Another instance holds the slot: nothing is wrong here.
+    fn is_standing_by(&self) -> bool {
+        matches!(self, Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. }))
+    }
+}
+
+/// Reader sessions, one after the other.
+pub(super) async fn supervise(setting: Setting) {
+    let schedule = super::session_schedule();
+    let mut failures = 0;
+    let mut told = String::new();
+    while !setting.shutdown.is_cancelled() {
+        let began = tokio::time::Instant::now();
+        let ended = read(&setting).await;
+        setting.metrics.connected(false);
+        let Err(error) = ended else { return };
+        let standing_by = error.is_standing_by();
+        setting.health.set_streaming(if standing_by { Ok(()) } else { Err(error.to_string()) });
+        failures = if began.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
+        let wait = match &error {
+            ReadError::DescriptionChanged => Duration::ZERO,
+            _ if standing_by => Duration::from_secs(1),
+            _ => schedule.delay(failures),
+        };
+        // The same trouble every second is one line, not a flood.
+        let text = error.to_string();
+        if text == told {
+            tracing::debug!(%error, "the reader session ended again");
+        } else if standing_by || matches!(error, ReadError::DescriptionChanged) {
+            tracing::info!(%error, "not reading the slot");
+        } else {
+            log(&error, wait);
+        }
+        told = text;
+        setting.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
+    }
+}
+
+fn log(error: &ReadError, wait: Duration) {
+    match error {
+        ReadError::Replication(error) if error.remedy() == Remedy::Configuration => tracing::error!(
+            %error, detail = error.detail(), hint = error.hint(), "the stream cannot be read until this is mended"
+        ),
+        ReadError::Replication(error) => {
+            tracing::warn!(%error, detail = error.detail(), hint = error.hint(), ?wait, "the reader session ended");
+        }
+        error => tracing::warn!(%error, ?wait, "the reader session ended"),
+    }
+}
+
+async fn read(setting: &Setting) -> Result<(), ReadError> {
+    let session = Session::connect(&setting.targets.sql, "benefits-sync marker").await?;
+    if !Site::load(&session).await?.described_at_all {
+        return Err(ReadError::NotDescribed);
+    }
+    let mut connection = Connection::connect(&setting.targets.replication).await?;
+    start::slot(&setting.config, &session, &mut connection).await?;
+    let hasher = KeyHasher::with_key(rand::random());
+    let selector = Selector::new(
+        Site::sources(&session).await?,
+        hasher.clone(),
+        site::load_members(&session, &hasher).await?,
+        site::load_filter(&session, &hasher).await?,
+        CACHE_ROWS,
+    );
+    let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
+    let database = &setting.config.database;
+    let stream = connection.start(StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger)).await?;
+    tracing::info!(slot = database.slot, "streaming");
+    setting.metrics.connected(true);
+    setting.health.set_streaming(Ok(()));
+    let (handed, steps) = mpsc::channel(STEPS_MAX);
+    let (seeded, from_marker) = mpsc::unbounded_channel();
+    let settings = MarkSettings {
+        platform_id: setting.config.benefits.platform_id.clone(),
+        settle: setting.config.delivery.settle,
+    };
+    let marker = Marker {
+        session: Arc::clone(&session),
+        marks: Marks::new(Arc::clone(&session), hasher, settings),
+        confirmed,
+        seeded,
+        notify: setting.notify.clone(),
+        metrics: setting.metrics.clone(),
+        health: Arc::clone(&setting.health),
+    };
+    let mut marking = tokio::spawn(marker.run(steps));
+    let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker, session };
+    let ended = tokio::select! {
+        ended = reader.run(setting) => ended,
+        marked = &mut marking => return Err(match marked.map_err(ReadError::Marker)? {
+            Ok(Ended::DescriptionChanged) => ReadError::DescriptionChanged,
+            Ok(Ended::WithReader) => ReadError::DescriptionChanged,
+            Err(error) => error.into(),
+        }),
+    };
+    if let Err(error) = ended {
+        marking.abort();
+        return Err(error);
+    }
+    // A graceful stop: what was handed over becomes durable and is confirmed before the connection closes.
+    drop(reader.handed);
+    marking.await.map_err(ReadError::Marker)??;
+    Ok(reader.stream.close(CLOSE_MAX).await?)
+}
+
+struct Reader {
+    stream: Stream,
+    selector: Selector,
+    commits: Vec<Commit>,
+    handed: mpsc::Sender<Step>,
+    from_marker: mpsc::UnboundedReceiver<Seeded>,
+    session: Arc<Session>,
+}
+
+impl Reader {
+    async fn run(&mut self, setting: &Setting) -> Result<(), ReadError> {
+        let mut failed = tokio::time::interval(FAILED_EVERY);
+        failed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = setting.shutdown.cancelled() => return Ok(()),
+                Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
+                _ = failed.tick() => self.refresh_failed().await?,
+                frame = self.stream.next() => {
+                    let mut idle = take(&frame?, &mut self.selector, &mut self.commits)?;
+                    // All that has arrived, before anything else is looked at.
+                    for _ in 0..FRAMES_MAX {
+                        if self.commits.len() >= COMMITS_MAX {
+                            break;
+                        }
+                        let Some(frame) = self.stream.try_next()? else { break };
+                        idle = take(&frame, &mut self.selector, &mut self.commits)?;
+                    }
+                    setting.metrics.decided(&self.selector.take_decisions());
+                    self.hand_over(idle).await;
+                }
+            }
+        }
+    }
+
+    async fn hand_over(&mut self, idle: Option<Lsn>) {
+        if !self.commits.is_empty() {
+            let commits = std::mem::take(&mut self.commits);
+            // A closed channel means that the marker has ended; its error ends the session.
+            drop(self.handed.send(Step::Commits(commits)).await);
+        }
+        if let Some(lsn) = idle {
+            drop(self.handed.send(Step::Idle(lsn)).await);
+        }
+    }
+
+    async fn refresh_failed(&mut self) -> Result<(), ReadError> {
+        let failed = site::failed(&self.session, self.selector.hasher()).await?;
+        self.selector.members_mut().replace_failed(failed);
+        Ok(())
+    }
+}
+
+/// Takes one frame; the LSN of a keepalive that stands for everything before it.
+fn take(frame: &Frame<'_>, selector: &mut Selector, commits: &mut Vec<Commit>) -> Result<Option<Lsn>, ReadError> {
+    match frame {
+        Frame::Data { wal_start, payload, .. } => {
+            let lsn = *wal_start;
+            let decoded = pgoutput::decode(payload, selector.in_chunk())
+                .map_err(|source| ReadError::Decode { lsn, source })?;
+            commits.extend(selector.accept(&decoded).map_err(|source| ReadError::Selection { lsn, source })?);
+            Ok(None)
+        }
+        Frame::Keepalive { wal_end, .. } => Ok(selector.is_between_transactions().then_some(*wal_end)),
+        Frame::Notice { severity, code, message } => {
+            tracing::warn!(severity, code, message, "PostgreSQL says in the stream");
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What is checked at the start, and which slot is read.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, Trouble};
+use crate::postgres::{ConnectError, ConnectErrorClass, Target, TargetError};
+use crate::record::FingerprintKey;
+use crate::replication::Connection;
+
+use super::reader::ReadError;
+
+/// How long the creation of a slot may take: it waits for every transaction that is open.
+const SLOT_MAX: Duration = Duration::from_secs(60);
+
+/// Where the database is.
+#[derive(Debug, Clone)]
+pub struct Targets {
+    /// For queries.
+    pub sql: Target,
+    /// For the stream.
+    pub replication: Target,
+}
+
+/// What the start has found.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// Where the database is.
+    pub targets: Targets,
+    /// Keys the fingerprints.
+    pub key: FingerprintKey,
+}
+
+/// Why an instance does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The URL cannot be used.
+    #[error("{key}: {source}")]
+    Target {
+        /// `database.url` or `database.replication_url`.
+        key: &'static str,
+        /// Why.
+        source: TargetError,
+    },
+    /// The server refuses us as configured.
+    #[error("database.url: {}{}", .0.primary(), .0.hint().map(|hint| format!(" ({hint})")).unwrap_or_default())]
+    Refused(ConnectError),
+    /// The key file is missing, unreadable or not a key.
+    #[error("ledger.fingerprint_key_file {path}: {reason}")]
+    Key {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The key is not the one that the ledger was written with.
+    #[error(
+        "ledger.fingerprint_key_file is another key than the ledger was written with; restore the old file, or have \
+         everything sent again: update benefits.site set fingerprint_check = null; update benefits.enrolment set acknowledged = null"
+    )]
+    KeyChanged,
+    /// The ledger is about another platform.
+    #[error("benefits.platform_id is {configured}, but the ledger is about {held}: a ledger never changes its platform")]
+    OtherPlatform {
+        /// In the configuration.
+        configured: String,
+        /// In the ledger.
+        held: String,
+    },
+    /// There is no ledger in the database.
+    #[error("the database has no schema benefits, or one of another version: run benefits-sync setup first ({0})")]
+    NotSetUp(LedgerError),
+    /// Stopped before it had started.
+    #[error("stopped before PostgreSQL could be reached")]
+    Stopped,
+}
+
+/// The targets that the configuration names.
+pub fn targets(config: &Config) -> Result<Targets, StartError> {
+    let named = |key| move |source| StartError::Target { key, source };
+    Ok(Targets {
+        sql: Target::for_ledger(&config.database).map_err(named("database.url"))?,
+        replication: Target::for_replication(&config.database).map_err(named("database.replication_url"))?,
+    })
+}
+
+/// Reads the fingerprint key.
+pub fn fingerprint_key(path: &Path) -> Result<FingerprintKey, StartError> {
+    let fault = |reason: String| StartError::Key { path: path.display().to_string(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| fault(format!("{error}; benefits-sync setup makes one")))?;
+    FingerprintKey::from_hex(text.trim()).map_err(|error| fault(error.to_string()))
+}
+
+/// Everything that a person would have to mend before the instance can run. A server that is away is waited for.
+pub(super) async fn check(config: &Config, shutdown: &CancellationToken) -> Result<Started, StartError> {
+    let targets = targets(config)?;
+    let key = fingerprint_key(&config.ledger.fingerprint_key_file)?;
+    let schedule = super::session_schedule();
+    let mut failures = 0;
+    loop {
+        match Session::connect(&targets.sql, "benefits-sync start").await {
+            Ok(session) => match agree(config, &session, &key).await? {
+                Agreement::Yes => return Ok(Started { targets, key }),
+                Agreement::AskAgain(error) => tracing::warn!(%error, "the ledger cannot be read yet"),
+            },
+            Err(error) if error.class() == ConnectErrorClass::Usage => return Err(StartError::Refused(error)),
+            Err(error) => {
+                tracing::warn!(error = error.primary(), detail = error.detail(), "PostgreSQL is away; waiting for it");
+            }
+        }
+        failures += 1;
+        let pause = tokio::time::sleep(schedule.delay(failures).max(Duration::from_millis(100)));
+        if shutdown.run_until_cancelled(pause).await.is_none() {
+            return Err(StartError::Stopped);
+        }
+    }
+}
+
+enum Agreement {
+    Yes,
+    AskAgain(LedgerError),
+}
+
+/// The ledger is about this platform and was written with this key; a new one takes both.
+async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Result<Agreement, StartError> {
+    let site = match Site::load(session).await {
+        Ok(site) => site,
+        Err(error) if error.trouble() == Trouble::Passing => return Ok(Agreement::AskAgain(error)),
+        Err(error) => return Err(StartError::NotSetUp(error)),
+    };
+    let check = key.check().into_bytes();
+    let configured = &config.benefits.platform_id;
+    if site.fingerprint_check.as_ref().is_some_and(|held| *held != check) {
+        return Err(StartError::KeyChanged);
+    }
+    if let Some(held) = site.platform_id.filter(|held| held != configured) {
+        return Err(StartError::OtherPlatform { configured: configured.clone(), held });
+    }
+    let sql = "update benefits.site set platform_id = $1, fingerprint_check = $2, time_zone = $3 \
+               where platform_id is distinct from $1 or fingerprint_check is distinct from $2 or time_zone <> $3";
+    match session.execute("note the platform", sql, &[configured, &check, &config.reconcile.time_zone]).await {
+        Ok(_) => Ok(Agreement::Yes),
+        Err(error) if error.trouble() == Trouble::Passing => Ok(Agreement::AskAgain(error)),
+        Err(error) => Err(StartError::NotSetUp(error)),
+    }
+}
+
+/// Makes sure that there is a slot, and that it is the one that the ledger has followed. Whatever is not as it was is
+/// doubt, noted durably: reconcile answers it.
+pub(super) async fn slot(config: &Config, session: &Session, connection: &mut Connection) -> Result<(), ReadError> {
+    let name = &config.database.slot;
+    let identity = connection.identify_system().await?;
+    let held = Checkpoint::load(session).await?;
+    let state = slot_state(session, name).await?;
+    if state == SlotState::Lost {
+        tracing::error!(slot = name, "the slot is lost: PostgreSQL has removed WAL that it needed; making a new one");
+        connection.drop_slot(name).await?;
+    }
+    let fresh = state != SlotState::Usable;
+    if fresh {
+        let failover = connection.server_version() >= 170_000;
+        let created = connection.create_slot(name, failover, SLOT_MAX).await?;
+        tracing::info!(slot = name, from = %created.consistent_point, failover, "made a replication slot");
+    }
+    let system_id = identity.system_id.to_string();
+    let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
+    let doubt = match &held {
+        None => Some("first-start"),
+        Some(held) if held.system_id != system_id || held.timeline != timeline => Some("platform"),
+        Some(_) if fresh => Some("slot"),
+        Some(_) => None,
+    };
+    let Some(doubt) = doubt else { return Ok(()) };
+    if held.is_some() {
+        tracing::warn!(doubt, "the WAL is not the one that the ledger followed; a comparison of everyone answers it");
+    }
+    note_doubt(session, doubt).await?;
+    let checkpoint = Checkpoint {
+        system_id,
+        timeline,
+        platform_id: config.benefits.platform_id.clone(),
+        slot_name: name.clone(),
+        slot_generation: held.map_or(1, |held| held.slot_generation.saturating_add(i64::from(fresh))),
+        lsn: crate::lsn::Lsn::ZERO,
+    };
+    Ok(checkpoint.store(session).await?)
+}
+
+/// Notes a doubt; the graver one stays.
+async fn note_doubt(session: &Session, doubt: &str) -> Result<(), LedgerError> {
+    let sql = "update benefits.site set doubt = $1 where doubt is distinct from 'platform'";
+    session.execute("note a doubt", sql, &[&doubt]).await.map(|_| ())
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum SlotState {
+    Missing,
+    Lost,
+    Usable,
+}
+
+async fn slot_state(session: &Session, name: &str) -> Result<SlotState, LedgerError> {
+    let sql = "select coalesce(wal_status = 'lost', false) from pg_replication_slots where slot_name = $1::text::name";
+    let rows = session.query("look for the slot", sql, &[&name]).await?;
+    Ok(match rows.first().map(|row| row.get::<_, bool>(0)) {
+        None => SlotState::Missing,
+        Some(true) => SlotState::Lost,
+        Some(false) => SlotState::Usable,
+    })
+}
+
