@@ -37,9 +37,11 @@ mod population;
 mod server;
 mod spoil;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 pub use account::{AccountView, SeedAccount};
 pub use catalogue::Package;
@@ -105,6 +107,16 @@ struct Shared {
     faults: Faults,
     journal: Journal,
     requests: AtomicU64,
+    /// The token that is accepted now.
+    token: RwLock<String>,
+    /// Woken whenever a request was decided on.
+    decided: Notify,
+}
+
+impl Shared {
+    fn accepts(&self, token: &str) -> bool {
+        *self.token.read().unwrap_or_else(PoisonError::into_inner) == token
+    }
 }
 
 impl Sandbox {
@@ -116,6 +128,8 @@ impl Sandbox {
             faults: Faults::new(options.seed, options.faults.clone()),
             journal: Journal::new(options.journal_max, options.keep_bodies),
             requests: AtomicU64::new(0),
+            token: RwLock::new(options.token.clone()),
+            decided: Notify::new(),
             options,
         };
         Self { shared: Arc::new(shared) }
@@ -155,6 +169,25 @@ impl Sandbox {
     /// Suspends the platform, or ends that.
     pub fn set_suspended(&self, suspended: bool) {
         self.shared.platform.set_suspended(suspended);
+    }
+
+    /// Replaces the token that is accepted, as when a secret is rotated.
+    pub fn set_token(&self, token: &str) {
+        token.clone_into(&mut self.shared.token.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Waits until the condition holds, asking it now and after every request of the API; without a time limit. A
+    /// request counts as soon as it is decided on, a moment before its answer leaves.
+    pub async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
+        loop {
+            let mut decided = std::pin::pin!(self.shared.decided.notified());
+            // Listening begins before the question, so that no request falls between the two.
+            decided.as_mut().enable();
+            if holds(self) {
+                return;
+            }
+            decided.await;
+        }
     }
 
     /// Arms one more fault.

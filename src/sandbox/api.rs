@@ -72,7 +72,7 @@ fn admit(shared: &Shared, parts: &request::Parts) -> Result<Call, Problem> {
     let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         token.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
-    if token.is_none_or(|(_, token)| token.trim() != shared.options.token) {
+    if token.is_none_or(|(_, token)| !shared.accepts(token.trim())) {
         return Err(Problem::Unauthenticated);
     }
     let (platform_id, place) =
@@ -143,7 +143,7 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
 
     if let Some(response) = fault.and_then(instead) {
         wait(fired.before).await;
-        shared.journal.note(verdict, seen);
+        shared.note(verdict, seen);
         return response;
     }
     let done = if let Some(draft) = draft {
@@ -156,11 +156,19 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
     let verdict =
         Verdict { status: Some(reply.status.as_u16()), problem: reply.problem, replayed, ..verdict };
     let seen = seen.map(|seen| Seen { id: seen.id.or(created), ..seen });
-    shared.journal.note(verdict, seen);
+    shared.note(verdict, seen);
     wait(fired.after).await;
     match fault {
         Some(fault) => spoiled(reply, fault),
         None => whole(reply),
+    }
+}
+
+impl Shared {
+    /// Writes a request down, and wakes who waits for it.
+    fn note(&self, verdict: Verdict, seen: Option<Seen>) {
+        self.journal.note(verdict, seen);
+        self.decided.notify_waiters();
     }
 }
 

@@ -247,10 +247,16 @@ async function wrongRequests(id) {
   await past('an unknown property', '422 validation', 'PATCH', url, { body: { sourceVersion: 40, nick: 'x' }, headers: key() });
 }
 
-/** Whether Prism is awake: these must be violations, one on each side. */
-async function violations() {
+/** Whether Prism is awake: these must be violations. */
+async function violations(id) {
   const request = await send(PRISM, 'GET', `${employees}?limit=0`);
   if (request.status !== 422 || !isPrisms(request)) fail('Prism lets a bad request pass', request.text);
+  const nick = { body: { sourceVersion: 50, nick: 'x' }, headers: key() };
+  const patch = await send(PRISM, 'PATCH', `${employees}/${id}`, nick);
+  if (patch.status !== 422 || !isPrisms(patch)) fail('Prism lets a bad patch pass', patch.text);
+  const starter = { body: person('5', { annualPay: 52000 }), headers: key() };
+  const create = await send(PRISM, 'POST', employees, starter);
+  if (create.status !== 422 || !isPrisms(create)) fail('Prism lets a bad create pass', create.text);
   // Seeded accounts are not held to the document, so this one is shown with an email that cannot be.
   const seeded = await control('POST', 'accounts', '{"email":"no email at all"}');
   const answer = await send(PRISM, 'GET', `${employees}/${seeded.body.id}`);
@@ -275,7 +281,7 @@ async function main() {
   const id = await writes(registered);
   await troubles(id);
   await wrongRequests(id);
-  await violations();
+  await violations(id);
   coverage();
   console.log(`contract: ${checks} requests, ${seen.problems.size} problem types, ${failures.length} failures`);
   process.exitCode = failures.length ? 1 : 0;

@@ -138,6 +138,25 @@ async fn a_request_without_the_right_bearer_token_is_unauthenticated() {
 }
 
 #[tokio::test]
+async fn a_rotated_token_takes_the_place_of_the_old_one() {
+    let rig = Rig::new().await;
+    rig.sandbox.set_token("other");
+    assert_eq!(rig.get("").await.problem(), (401, "unauthenticated"));
+    assert_eq!(rig.send(rig.client.get(rig.url("")).bearer_auth("other")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_test_can_wait_for_what_it_expects() {
+    let rig = Rig::new().await;
+    let sandbox = rig.sandbox.sandbox().clone();
+    let waiting = tokio::spawn(async move { sandbox.until(|one| one.account_of("2").is_some()).await });
+    rig.create("k1", &employee("1")).await;
+    assert!(!waiting.is_finished());
+    rig.create("k2", &employee("2")).await;
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
 async fn another_platform_or_address_is_not_found() {
     let rig = Rig::new().await;
     let base = rig.sandbox.base_url();
@@ -710,9 +729,7 @@ async fn waiting_happens_before_the_write_or_after_it() {
     assert!(rig.sandbox.accounts().is_empty());
     rig.arm("slow-answer,delay=1h,next=1");
     let late = tokio::spawn(rig.posting(&padded("k2"), &employee("2")).send());
-    while rig.sandbox.accounts().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    rig.sandbox.until(|one| !one.accounts().is_empty()).await;
     assert!(!slow.is_finished() && !late.is_finished());
     assert!(rig.sandbox.account_of("1").is_none());
 }
