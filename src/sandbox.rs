@@ -15,6 +15,7 @@
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | lists the armed faults; arms those in the body, one a line (see [`FaultRule`]); disarms all |
 //! | `POST /_sandbox/suspend`, `/_sandbox/resume` | suspends the platform, and ends that |
 //! | `POST /_sandbox/accounts` | a self-registered account: a JSON object of fields, `email` at least |
+//! | `POST /oauth2/token` | a token for client credentials, where a client is configured |
 //! | `DELETE /_sandbox/accounts/{id}[?gone=true]` | removes an account: 404 from then on, or 410 |
 //!
 //! Where the document leaves a choice: bodies are compared byte for byte; a key that is missing or of a bad length is
@@ -27,6 +28,7 @@ mod api;
 mod catalogue;
 pub mod cli;
 mod control;
+mod credentials;
 mod draft;
 mod faults;
 mod field;
@@ -37,8 +39,8 @@ mod population;
 mod server;
 mod spoil;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -52,6 +54,7 @@ pub use population::self_registered;
 pub use server::RunningSandbox;
 
 use catalogue::Catalogue;
+use credentials::Credentials;
 use faults::Faults;
 use journal::Journal;
 use platform::Platform;
@@ -65,6 +68,8 @@ pub struct SandboxOptions {
     pub platform_name: String,
     /// The bearer token that is accepted.
     pub token: String,
+    /// Who may fetch further tokens at `/oauth2/token`; `None`: nobody.
+    pub oauth_client: Option<OauthClient>,
     /// Drives every random decision; the same seed and the same requests give the same faults.
     pub seed: u64,
     /// Faults that are armed from the start.
@@ -77,12 +82,24 @@ pub struct SandboxOptions {
     pub keys_max: usize,
 }
 
+/// A client that may fetch tokens.
+#[derive(Debug, Clone)]
+pub struct OauthClient {
+    /// `client_id`
+    pub id: String,
+    /// `client_secret`
+    pub secret: String,
+    /// How long a token is good.
+    pub lifetime: Duration,
+}
+
 impl Default for SandboxOptions {
     fn default() -> Self {
         Self {
             platform_id: "demo".into(),
             platform_name: "Demonstration platform".into(),
             token: "sandbox-token".into(),
+            oauth_client: None,
             seed: 1,
             faults: Vec::new(),
             journal_max: 10_000,
@@ -107,15 +124,14 @@ struct Shared {
     faults: Faults,
     journal: Journal,
     requests: AtomicU64,
-    /// The token that is accepted now.
-    token: RwLock<String>,
+    credentials: Credentials,
     /// Woken whenever a request was decided on.
     decided: Notify,
 }
 
 impl Shared {
     fn accepts(&self, token: &str) -> bool {
-        *self.token.read().unwrap_or_else(PoisonError::into_inner) == token
+        self.credentials.accept(token, self.platform.now())
     }
 }
 
@@ -128,7 +144,7 @@ impl Sandbox {
             faults: Faults::new(options.seed, options.faults.clone()),
             journal: Journal::new(options.journal_max, options.keep_bodies),
             requests: AtomicU64::new(0),
-            token: RwLock::new(options.token.clone()),
+            credentials: Credentials::new(options.token.clone()),
             decided: Notify::new(),
             options,
         };
@@ -173,7 +189,17 @@ impl Sandbox {
 
     /// Replaces the token that is accepted, as when a secret is rotated.
     pub fn set_token(&self, token: &str) {
-        token.clone_into(&mut self.shared.token.write().unwrap_or_else(PoisonError::into_inner));
+        self.shared.credentials.set_token(token);
+    }
+
+    /// Takes back all tokens that were given out for client credentials.
+    pub fn revoke_tokens(&self) {
+        self.shared.credentials.revoke();
+    }
+
+    /// How many tokens were given out for client credentials.
+    pub fn tokens_issued(&self) -> u64 {
+        self.shared.credentials.issued()
     }
 
     /// Waits until the condition holds, asking it now and after every request of the API; without a time limit. A
@@ -240,7 +266,7 @@ impl Sandbox {
         self.shared.options.seed
     }
 
-    /// Moves the clock by which idempotency keys age.
+    /// Moves the clock by which idempotency keys and issued tokens age.
     pub fn advance_clock(&self, by: Duration) {
         self.shared.platform.advance_clock(by);
     }

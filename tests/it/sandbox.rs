@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use benefits_sync::sandbox::{
-    FaultRule, RunningSandbox, Sandbox, SandboxOptions, SeedAccount, self_registered,
+    FaultRule, OauthClient, RunningSandbox, Sandbox, SandboxOptions, SeedAccount, self_registered,
 };
 use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -143,6 +143,37 @@ async fn a_rotated_token_takes_the_place_of_the_old_one() {
     rig.sandbox.set_token("other");
     assert_eq!(rig.get("").await.problem(), (401, "unauthenticated"));
     assert_eq!(rig.send(rig.client.get(rig.url("")).bearer_auth("other")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_for_client_credentials_is_good_until_it_expires_or_is_revoked() {
+    let lifetime = Duration::from_mins(10);
+    let client = OauthClient { id: "sync".into(), secret: "s e+c".into(), lifetime };
+    let rig = Rig::with(SandboxOptions { oauth_client: Some(client), ..SandboxOptions::default() }).await;
+    let asking = || rig.client.post(format!("http://{}/oauth2/token", rig.sandbox.address()));
+    let grant = "grant_type=client_credentials&scope=employees%3Awrite";
+    assert_eq!(rig.send(asking().basic_auth("sync", Some("wrong")).body(grant)).await.status, 401);
+    assert_eq!(
+        rig.send(asking().basic_auth("sync", Some("s e+c")).body("grant_type=password")).await.status,
+        400
+    );
+    let answer = rig.send(asking().basic_auth("sync", Some("s e+c")).body(grant)).await;
+    assert_eq!((&answer.body["token_type"], &answer.body["expires_in"]), (&json!("Bearer"), &json!(600)));
+    let fetch = || rig.send(asking().body(format!("{grant}&client_id=sync&client_secret=s+e%2Bc")));
+    let tokens =
+        [answer, fetch().await].map(|answer| answer.body["access_token"].as_str().unwrap().to_owned());
+    let proves = |token: &str| rig.send(rig.client.get(rig.url("")).bearer_auth(token));
+    assert_eq!(
+        (proves(&tokens[0]).await.status, proves(&tokens[1]).await.status),
+        (StatusCode::OK, StatusCode::OK)
+    );
+    rig.sandbox.advance_clock(lifetime);
+    assert_eq!(proves(&tokens[0]).await.problem(), (401, "unauthenticated"));
+    let token = fetch().await.body["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(proves(&token).await.status, 200);
+    rig.sandbox.revoke_tokens();
+    assert_eq!(proves(&token).await.status, 401);
+    assert_eq!(rig.sandbox.tokens_issued(), 3);
 }
 
 #[tokio::test]
