@@ -78,7 +78,7 @@ pub struct SandboxOptions {
     pub journal_max: usize,
     /// Whether journal entries hold the request's body. Bodies hold personal values: for tests.
     pub keep_bodies: bool,
-    /// Idempotency keys kept with their answers (about 1 kB each) within the 24 hours; the oldest go first.
+    /// Idempotency keys kept with their answers (1 to 1.5 kB each) within the 24 hours; the oldest go first.
     pub keys_max: usize,
 }
 
@@ -104,7 +104,7 @@ impl Default for SandboxOptions {
             faults: Vec::new(),
             journal_max: 10_000,
             keep_bodies: false,
-            keys_max: 500_000,
+            keys_max: 250_000,
         }
     }
 }

@@ -67,6 +67,9 @@ pub struct SandboxArgs {
     /// Writes remembered for /_sandbox/journal; 0 remembers none.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub journal: usize,
+    /// Idempotency keys remembered within their 24 hours, 1 to 1.5 kB each; the oldest go first.
+    #[arg(long, value_name = "N", default_value_t = 250_000)]
+    pub idempotency_keys: usize,
     /// The platform starts suspended.
     #[arg(long)]
     pub suspended: bool,
@@ -102,6 +105,7 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
         seed,
         faults,
         journal_max: args.journal,
+        keys_max: args.idempotency_keys,
         ..defaults
     });
     sandbox.set_suspended(args.suspended);
