@@ -581,9 +581,12 @@ async fn a_key_that_is_being_worked_on_is_in_progress() {
     assert_eq!(answer.problem(), (409, "request-in-progress"));
     // A client that goes away gives its key free.
     slow.abort();
-    while rig.create("k", &employee("1")).await.status != 201 {
-        tokio::task::yield_now().await;
-    }
+    let freed = async {
+        while rig.create("k", &employee("1")).await.status != 201 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), freed).await.expect("the key is given free");
     assert_eq!(rig.sandbox.accounts().len(), 1);
 }
 
