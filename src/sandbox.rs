@@ -15,6 +15,7 @@
 //! | `GET`, `POST`, `DELETE /_sandbox/faults` | lists the armed faults; arms those in the body, one a line (see [`FaultRule`]); disarms all |
 //! | `POST /_sandbox/suspend`, `/_sandbox/resume` | suspends the platform, and ends that |
 //! | `POST /_sandbox/accounts` | a self-registered account: a JSON object of fields, `email` at least |
+//! | `POST /oauth2/token` | a token for client credentials, where a client is configured |
 //! | `DELETE /_sandbox/accounts/{id}[?gone=true]` | removes an account: 404 from then on, or 410 |
 //!
 //! Where the document leaves a choice: bodies are compared byte for byte; a key that is missing or of a bad length is
@@ -27,6 +28,7 @@ mod api;
 mod catalogue;
 pub mod cli;
 mod control;
+mod credentials;
 mod draft;
 mod faults;
 mod field;
@@ -41,6 +43,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 pub use account::{AccountView, SeedAccount};
 pub use catalogue::Package;
 pub use faults::{Fault, FaultRule, FaultRuleError, Operations, RetryAfter};
@@ -50,6 +54,7 @@ pub use population::self_registered;
 pub use server::RunningSandbox;
 
 use catalogue::Catalogue;
+use credentials::Credentials;
 use faults::Faults;
 use journal::Journal;
 use platform::Platform;
@@ -63,6 +68,8 @@ pub struct SandboxOptions {
     pub platform_name: String,
     /// The bearer token that is accepted.
     pub token: String,
+    /// Who may fetch further tokens at `/oauth2/token`; `None`: nobody.
+    pub oauth_client: Option<OauthClient>,
     /// Drives every random decision; the same seed and the same requests give the same faults.
     pub seed: u64,
     /// Faults that are armed from the start.
@@ -71,8 +78,19 @@ pub struct SandboxOptions {
     pub journal_max: usize,
     /// Whether journal entries hold the request's body. Bodies hold personal values: for tests.
     pub keep_bodies: bool,
-    /// Idempotency keys kept with their answers (about 1 kB each) within the 24 hours; the oldest go first.
+    /// Idempotency keys kept with their answers (1 to 1.5 kB each) within the 24 hours; the oldest go first.
     pub keys_max: usize,
+}
+
+/// A client that may fetch tokens.
+#[derive(Debug, Clone)]
+pub struct OauthClient {
+    /// `client_id`
+    pub id: String,
+    /// `client_secret`
+    pub secret: String,
+    /// How long a token is good.
+    pub lifetime: Duration,
 }
 
 impl Default for SandboxOptions {
@@ -81,11 +99,12 @@ impl Default for SandboxOptions {
             platform_id: "demo".into(),
             platform_name: "Demonstration platform".into(),
             token: "sandbox-token".into(),
+            oauth_client: None,
             seed: 1,
             faults: Vec::new(),
             journal_max: 10_000,
             keep_bodies: false,
-            keys_max: 500_000,
+            keys_max: 250_000,
         }
     }
 }
@@ -105,6 +124,15 @@ struct Shared {
     faults: Faults,
     journal: Journal,
     requests: AtomicU64,
+    credentials: Credentials,
+    /// Woken whenever a request was decided on.
+    decided: Notify,
+}
+
+impl Shared {
+    fn accepts(&self, token: &str) -> bool {
+        self.credentials.accept(token, self.platform.now())
+    }
 }
 
 impl Sandbox {
@@ -116,6 +144,8 @@ impl Sandbox {
             faults: Faults::new(options.seed, options.faults.clone()),
             journal: Journal::new(options.journal_max, options.keep_bodies),
             requests: AtomicU64::new(0),
+            credentials: Credentials::new(options.token.clone()),
+            decided: Notify::new(),
             options,
         };
         Self { shared: Arc::new(shared) }
@@ -155,6 +185,35 @@ impl Sandbox {
     /// Suspends the platform, or ends that.
     pub fn set_suspended(&self, suspended: bool) {
         self.shared.platform.set_suspended(suspended);
+    }
+
+    /// Replaces the token that is accepted, as when a secret is rotated.
+    pub fn set_token(&self, token: &str) {
+        self.shared.credentials.set_token(token);
+    }
+
+    /// Takes back all tokens that were given out for client credentials.
+    pub fn revoke_tokens(&self) {
+        self.shared.credentials.revoke();
+    }
+
+    /// How many tokens were given out for client credentials.
+    pub fn tokens_issued(&self) -> u64 {
+        self.shared.credentials.issued()
+    }
+
+    /// Waits until the condition holds, asking it now and after every request of the API; without a time limit. A
+    /// request counts as soon as it is decided on, a moment before its answer leaves.
+    pub async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
+        loop {
+            let mut decided = std::pin::pin!(self.shared.decided.notified());
+            // Listening begins before the question, so that no request falls between the two.
+            decided.as_mut().enable();
+            if holds(self) {
+                return;
+            }
+            decided.await;
+        }
     }
 
     /// Arms one more fault.
@@ -207,7 +266,7 @@ impl Sandbox {
         self.shared.options.seed
     }
 
-    /// Moves the clock by which idempotency keys age.
+    /// Moves the clock by which idempotency keys and issued tokens age.
     pub fn advance_clock(&self, by: Duration) {
         self.shared.platform.advance_clock(by);
     }

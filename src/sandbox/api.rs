@@ -19,13 +19,13 @@ use serde::Serialize;
 
 use super::Shared;
 use super::answer::{Problem, Reply};
-use super::control;
 use super::draft::{Draft, Kind, NotADraft, parse};
 use super::faults::Fired;
 use super::journal::{Operation, Seen, Verdict};
 use super::keys::{Asked, hash_body};
 use super::platform::{Filter, Request, index_of_id};
 use super::spoil::{instead, spoiled, whole};
+use super::{control, credentials};
 
 /// A body of more bytes is not read: the largest valid one is under 10 kB.
 const BODY_MAX_BYTES: usize = 256 * 1024;
@@ -54,9 +54,13 @@ struct Call {
 pub(super) async fn answer(State(shared): State<Arc<Shared>>, request: axum::extract::Request) -> Response {
     let number = shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let (parts, body) = request.into_parts();
-    let mut response = match parts.uri.path().strip_prefix("/_sandbox/") {
-        Some(rest) => control::answer(&shared, rest, &parts, body).await,
-        None => match admit(&shared, &parts) {
+    let path = parts.uri.path();
+    let mut response = match (path.strip_prefix("/_sandbox/"), &shared.options.oauth_client) {
+        (Some(rest), _) => control::answer(&shared, rest, &parts, body).await,
+        (None, Some(client)) if path == "/oauth2/token" && parts.method == Method::POST => {
+            credentials::token(&shared, client, &parts, body).await
+        }
+        _ => match admit(&shared, &parts) {
             Ok(call) => work(&shared, call, &parts, body).await,
             Err(problem) => whole(problem.into()),
         },
@@ -72,7 +76,7 @@ fn admit(shared: &Shared, parts: &request::Parts) -> Result<Call, Problem> {
     let token = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         token.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));
-    if token.is_none_or(|(_, token)| token.trim() != shared.options.token) {
+    if token.is_none_or(|(_, token)| !shared.accepts(token.trim())) {
         return Err(Problem::Unauthenticated);
     }
     let (platform_id, place) =
@@ -143,7 +147,7 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
 
     if let Some(response) = fault.and_then(instead) {
         wait(fired.before).await;
-        shared.journal.note(verdict, seen);
+        shared.note(verdict, seen);
         return response;
     }
     let done = if let Some(draft) = draft {
@@ -156,11 +160,19 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
     let verdict =
         Verdict { status: Some(reply.status.as_u16()), problem: reply.problem, replayed, ..verdict };
     let seen = seen.map(|seen| Seen { id: seen.id.or(created), ..seen });
-    shared.journal.note(verdict, seen);
+    shared.note(verdict, seen);
     wait(fired.after).await;
     match fault {
         Some(fault) => spoiled(reply, fault),
         None => whole(reply),
+    }
+}
+
+impl Shared {
+    /// Writes a request down, and wakes who waits for it.
+    fn note(&self, verdict: Verdict, seen: Option<Seen>) {
+        self.journal.note(verdict, seen);
+        self.decided.notify_waiters();
     }
 }
 
@@ -334,7 +346,7 @@ pub(super) fn filter(query: Option<&str>) -> Result<Filter, Problem> {
     Ok(filter)
 }
 
-fn form_decoded(value: &str) -> Result<String, Problem> {
+pub(super) fn form_decoded(value: &str) -> Result<String, Problem> {
     let spaced = value.replace('+', " ");
     let decoded = percent_decode_str(&spaced).decode_utf8();
     decoded.map(Cow::into_owned).map_err(|_not_utf8| Problem::BadRequest("the query is not UTF-8"))

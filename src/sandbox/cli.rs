@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Fault, FaultRule, Sandbox, SandboxOptions, self_registered};
+use super::{Fault, FaultRule, OauthClient, Sandbox, SandboxOptions, self_registered};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,6 +43,9 @@ pub struct SandboxArgs {
     /// A file that holds the token.
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
+    /// A client that may fetch tokens, good for an hour, at /oauth2/token.
+    #[arg(long, value_name = "ID:SECRET", value_parser = oauth_client)]
+    pub oauth_client: Option<OauthClient>,
     /// The one platform id that exists.
     #[arg(long, value_name = "ID", default_value = "demo")]
     pub platform_id: String,
@@ -64,9 +67,17 @@ pub struct SandboxArgs {
     /// Writes remembered for /_sandbox/journal; 0 remembers none.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub journal: usize,
+    /// Idempotency keys remembered within their 24 hours, 1 to 1.5 kB each; the oldest go first.
+    #[arg(long, value_name = "N", default_value_t = 250_000)]
+    pub idempotency_keys: usize,
     /// The platform starts suspended.
     #[arg(long)]
     pub suspended: bool,
+}
+
+fn oauth_client(text: &str) -> Result<OauthClient, &'static str> {
+    let (id, secret) = text.split_once(':').ok_or("give ID:SECRET")?;
+    Ok(OauthClient { id: id.to_owned(), secret: secret.to_owned(), lifetime: Duration::from_hours(1) })
 }
 
 /// Serves until SIGINT or SIGTERM.
@@ -90,9 +101,11 @@ pub async fn run(args: SandboxArgs) -> anyhow::Result<()> {
     let sandbox = Sandbox::new(SandboxOptions {
         platform_id: platform_id.clone(),
         token,
+        oauth_client: args.oauth_client,
         seed,
         faults,
         journal_max: args.journal,
+        keys_max: args.idempotency_keys,
         ..defaults
     });
     sandbox.set_suspended(args.suspended);

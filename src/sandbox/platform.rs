@@ -112,7 +112,8 @@ impl Platform {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Duration {
+    /// The sandbox's clock.
+    pub(super) fn now(&self) -> Duration {
         self.started.elapsed() + Duration::from_millis(self.clock_ahead_millis.load(Ordering::Relaxed))
     }
 

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use benefits_sync::sandbox::{
-    FaultRule, RunningSandbox, Sandbox, SandboxOptions, SeedAccount, self_registered,
+    FaultRule, OauthClient, RunningSandbox, Sandbox, SandboxOptions, SeedAccount, self_registered,
 };
 use proptest::prelude::*;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -135,6 +135,56 @@ async fn a_request_without_the_right_bearer_token_is_unauthenticated() {
     assert_eq!(wrong.problem(), (401, "unauthenticated"));
     let basic = rig.send(rig.client.get(rig.url("")).basic_auth("sandbox-token", Some(""))).await;
     assert_eq!(basic.problem(), (401, "unauthenticated"));
+}
+
+#[tokio::test]
+async fn a_rotated_token_takes_the_place_of_the_old_one() {
+    let rig = Rig::new().await;
+    rig.sandbox.set_token("other");
+    assert_eq!(rig.get("").await.problem(), (401, "unauthenticated"));
+    assert_eq!(rig.send(rig.client.get(rig.url("")).bearer_auth("other")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_token_for_client_credentials_is_good_until_it_expires_or_is_revoked() {
+    let lifetime = Duration::from_mins(10);
+    let client = OauthClient { id: "sync".into(), secret: "s e+c".into(), lifetime };
+    let rig = Rig::with(SandboxOptions { oauth_client: Some(client), ..SandboxOptions::default() }).await;
+    let asking = || rig.client.post(format!("http://{}/oauth2/token", rig.sandbox.address()));
+    let grant = "grant_type=client_credentials&scope=employees%3Awrite";
+    assert_eq!(rig.send(asking().basic_auth("sync", Some("wrong")).body(grant)).await.status, 401);
+    assert_eq!(
+        rig.send(asking().basic_auth("sync", Some("s e+c")).body("grant_type=password")).await.status,
+        400
+    );
+    let answer = rig.send(asking().basic_auth("sync", Some("s e+c")).body(grant)).await;
+    assert_eq!((&answer.body["token_type"], &answer.body["expires_in"]), (&json!("Bearer"), &json!(600)));
+    let fetch = || rig.send(asking().body(format!("{grant}&client_id=sync&client_secret=s+e%2Bc")));
+    let tokens =
+        [answer, fetch().await].map(|answer| answer.body["access_token"].as_str().unwrap().to_owned());
+    let proves = |token: &str| rig.send(rig.client.get(rig.url("")).bearer_auth(token));
+    assert_eq!(
+        (proves(&tokens[0]).await.status, proves(&tokens[1]).await.status),
+        (StatusCode::OK, StatusCode::OK)
+    );
+    rig.sandbox.advance_clock(lifetime);
+    assert_eq!(proves(&tokens[0]).await.problem(), (401, "unauthenticated"));
+    let token = fetch().await.body["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(proves(&token).await.status, 200);
+    rig.sandbox.revoke_tokens();
+    assert_eq!(proves(&token).await.status, 401);
+    assert_eq!(rig.sandbox.tokens_issued(), 3);
+}
+
+#[tokio::test]
+async fn a_test_can_wait_for_what_it_expects() {
+    let rig = Rig::new().await;
+    let sandbox = rig.sandbox.sandbox().clone();
+    let waiting = tokio::spawn(async move { sandbox.until(|one| one.account_of("2").is_some()).await });
+    rig.create("k1", &employee("1")).await;
+    assert!(!waiting.is_finished());
+    rig.create("k2", &employee("2")).await;
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
@@ -531,9 +581,12 @@ async fn a_key_that_is_being_worked_on_is_in_progress() {
     assert_eq!(answer.problem(), (409, "request-in-progress"));
     // A client that goes away gives its key free.
     slow.abort();
-    while rig.create("k", &employee("1")).await.status != 201 {
-        tokio::task::yield_now().await;
-    }
+    let freed = async {
+        while rig.create("k", &employee("1")).await.status != 201 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), freed).await.expect("the key is given free");
     assert_eq!(rig.sandbox.accounts().len(), 1);
 }
 
@@ -710,9 +763,7 @@ async fn waiting_happens_before_the_write_or_after_it() {
     assert!(rig.sandbox.accounts().is_empty());
     rig.arm("slow-answer,delay=1h,next=1");
     let late = tokio::spawn(rig.posting(&padded("k2"), &employee("2")).send());
-    while rig.sandbox.accounts().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    rig.sandbox.until(|one| !one.accounts().is_empty()).await;
     assert!(!slow.is_finished() && !late.is_finished());
     assert!(rig.sandbox.account_of("1").is_none());
 }
