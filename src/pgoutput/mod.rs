@@ -30,3 +30,6 @@ pub use message::{
 };
 pub use timestamp::Timestamp;
 pub use tuple::{Tuple, Value, Values};
+
+#[cfg(test)]
+mod tests;

@@ -35,7 +35,7 @@ pub enum ConnectError {
         /// `host:port`.
         endpoint: String,
         /// What it said.
-        error: ServerError,
+        error: Box<ServerError>,
     },
     /// The server asked for a password and there is none.
     #[error("the server at {endpoint} asks for a password, and none is configured")]

@@ -122,7 +122,7 @@ impl Connection {
             Some("lost") => Problem::SlotLost,
             Some(_) => Problem::Other,
         };
-        ReplicationError::Server { problem, error }
+        ReplicationError::Server { problem, error: Box::new(error) }
     }
 }
 
