@@ -210,6 +210,9 @@ fn refusal_hint(error: &ServerError) -> Option<String> {
         "42501" => {
             "Grant CONNECT on the database; the replication login also needs the REPLICATION attribute."
         }
+        "08P01" => {
+            "A pooler such as pgbouncer does not pass replication on: name PostgreSQL itself in database.replication_url."
+        }
         "53300" => "Raise max_connections or max_wal_senders, or close other sessions.",
         _ => return None,
     };

@@ -41,6 +41,12 @@ impl Wire {
         Self { stream: Box::new(stream), server_end_point: None }
     }
 
+    /// As if secured by a certificate with this hash.
+    #[cfg(test)]
+    pub(crate) fn bound(stream: impl Transport + 'static, server_end_point: &[u8]) -> Self {
+        Self { stream: Box::new(stream), server_end_point: Some(server_end_point.to_vec()) }
+    }
+
     /// SCRAM's channel binding, if there can be one.
     pub(crate) fn server_end_point(&self) -> Option<&[u8]> {
         self.server_end_point.as_deref()

@@ -254,6 +254,8 @@ pub(super) fn classify(error: ServerError, phase: Phase) -> ReplicationError {
         ("55006", _) => Problem::SlotBusy { pid: trailing_number(&error.message) },
         ("42704", Phase::Start) => Problem::SlotMissing,
         ("42704", Phase::Stream) => Problem::PublicationMissing,
+        // "requested WAL segment has already been removed"
+        ("58P01", Phase::Start | Phase::Stream) => Problem::SlotLost,
         ("42710", Phase::Create) => Problem::SlotExists,
         ("42501" | "28000" | "28P01", _) => Problem::NotPermitted,
         ("53400", _) => Problem::TooManySlots,

@@ -332,4 +332,45 @@ async fn odd_requests_for_authentication_are_refused_clearly() {
     let pooler = message(b'E', b"SFATAL\0C08P01\0Munsupported startup parameter: replication\0\0");
     let pooler = greeted(pooler, None).await.err().unwrap();
     assert_eq!(pooler.class(), crate::postgres::ConnectErrorClass::Usage);
+    assert!(pooler.hint().unwrap().contains("replication_url"));
+}
+
+/// Offers these SCRAM mechanisms over a wire with or without a certificate's hash; gives the client's first message.
+async fn scram_opening(mechanisms: &str, hash: Option<&[u8]>) -> String {
+    let (client, mut server) = tokio::io::duplex(1 << 16);
+    let target = Target::parse("postgresql://u:p@h/d").unwrap();
+    let offer = message(b'R', &[[0, 0, 0, 10].as_slice(), mechanisms.as_bytes(), &[0]].concat());
+    let serving = tokio::spawn(async move {
+        let length = server.read_u32().await.unwrap();
+        server.read_exact(&mut vec![0; usize::try_from(length).unwrap() - 4]).await.unwrap();
+        server.write_all(&offer).await.unwrap();
+        assert_eq!(server.read_u8().await.unwrap(), b'p');
+        let length = server.read_u32().await.unwrap();
+        let mut opening = vec![0; usize::try_from(length).unwrap() - 4];
+        server.read_exact(&mut opening).await.unwrap();
+        String::from_utf8_lossy(&opening).into_owned()
+    });
+    let wire = match hash {
+        Some(hash) => Wire::bound(client, hash),
+        None => Wire::plain(client),
+    };
+    let outcome = Connection::over(wire, &target, &target.endpoints[0]).await;
+    assert!(matches!(outcome.err(), Some(ConnectError::Unreachable { .. })), "the server hung up");
+    serving.await.unwrap()
+}
+
+#[tokio::test]
+async fn the_channel_is_bound_where_both_sides_can() {
+    let both = "SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0";
+    let bound = scram_opening(both, Some(b"hash")).await;
+    assert!(
+        bound.starts_with("SCRAM-SHA-256-PLUS\0") && bound.contains("p=tls-server-end-point,,"),
+        "{bound:?}"
+    );
+    // No hash: Ed25519, or no TLS.
+    let plain = scram_opening(both, None).await;
+    assert!(plain.starts_with("SCRAM-SHA-256\0") && plain.contains("n,,"), "{plain:?}");
+    // Not offered although we could: the server must learn that, in case somebody took the offer away.
+    let stripped = scram_opening("SCRAM-SHA-256\0", Some(b"hash")).await;
+    assert!(stripped.starts_with("SCRAM-SHA-256\0") && stripped.contains("y,,"), "{stripped:?}");
 }
