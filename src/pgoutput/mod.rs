@@ -1,6 +1,6 @@
 //! The pgoutput messages: what a walsender puts into the copy stream, read without copying.
 //!
-//! Where it sits: `replication` hands over the payload of one `XLogData` frame, [`decode`] says what it is, `selection`
+//! Where it sits: `replication` hands over the payload of one `XLogData` frame, [`decode()`] says what it is, `selection`
 //! decides whom it concerns. Nothing here does I/O, keeps state, or knows an HR table.
 //!
 //! ```text
@@ -30,3 +30,6 @@ pub use message::{
 };
 pub use timestamp::Timestamp;
 pub use tuple::{Tuple, Value, Values};
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,7 @@ pub struct Tuple<'a> {
 pub enum Value<'a> {
     /// SQL null. In a key-only old tuple also every column outside the replica identity.
     Null,
-    /// A TOASTed value that the update did not touch: the WAL does not have it. Not null, and not known here.
+    /// An out-of-line (TOAST) value that the update did not touch: the WAL does not have it. Not null, and not known here.
     Unchanged,
     /// The value in text form, in `client_encoding`.
     Text(&'a [u8]),

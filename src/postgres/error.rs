@@ -35,7 +35,7 @@ pub enum ConnectError {
         /// `host:port`.
         endpoint: String,
         /// What it said.
-        error: ServerError,
+        error: Box<ServerError>,
     },
     /// The server asked for a password and there is none.
     #[error("the server at {endpoint} asks for a password, and none is configured")]
@@ -209,6 +209,9 @@ fn refusal_hint(error: &ServerError) -> Option<String> {
         "3D000" => "Check the database's name at the end of the URL.",
         "42501" => {
             "Grant CONNECT on the database; the replication login also needs the REPLICATION attribute."
+        }
+        "08P01" => {
+            "A pooler such as pgbouncer does not pass replication on: name PostgreSQL itself in database.replication_url."
         }
         "53300" => "Raise max_connections or max_wal_senders, or close other sessions.",
         _ => return None,

@@ -150,7 +150,7 @@ async fn drive(mut connection: Connection<Wire, Wire>, closed: DropGuard) {
 fn classify(endpoint: &Endpoint, error: tokio_postgres::Error) -> ConnectError {
     let endpoint = endpoint.to_string();
     if let Some(refusal) = error.as_db_error() {
-        return ConnectError::Refused { endpoint, error: ServerError::from(refusal) };
+        return ConnectError::Refused { endpoint, error: Box::new(ServerError::from(refusal)) };
     }
     let text = error.to_string();
     let reason = std::error::Error::source(&error).map_or_else(|| text.clone(), ToString::to_string);
@@ -161,8 +161,9 @@ fn classify(endpoint: &Endpoint, error: tokio_postgres::Error) -> ConnectError {
     } else if error.is_closed() {
         ConnectError::Unreachable { endpoint, source: std::io::ErrorKind::UnexpectedEof.into() }
     } else {
-        match error.into_source().map(|source| source.downcast::<std::io::Error>()) {
-            Some(Ok(source)) => ConnectError::Unreachable { endpoint, source: *source },
+        let source = error.into_source().and_then(|source| source.downcast::<std::io::Error>().ok());
+        match source {
+            Some(source) => ConnectError::Unreachable { endpoint, source: *source },
             _ => ConnectError::Protocol { endpoint, reason },
         }
     }

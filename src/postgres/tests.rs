@@ -117,7 +117,9 @@ fn a_wrong_password_ends_the_search_and_an_absent_host_does_not() {
         detail: None,
         hint: None,
     };
-    let refused = search.failed(ConnectError::Refused { endpoint: "b:5432".into(), error }).unwrap_err();
+    let refused = search
+        .failed(ConnectError::Refused { endpoint: "b:5432".into(), error: Box::new(error) })
+        .unwrap_err();
     assert_eq!(refused.class(), ConnectErrorClass::Usage);
 }
 

@@ -20,7 +20,7 @@ use crate::config::TlsMode;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes that stay unacknowledged this long end the connection: a peer behind a silent drop is noticed.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(60);
+const TCP_USER_TIMEOUT: Duration = Duration::from_mins(1);
 /// `SSLRequest`: a length and the code 1234 5679, in place of a startup message.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
@@ -39,6 +39,12 @@ impl Wire {
     /// Any stream, without TLS.
     pub(crate) fn plain(stream: impl Transport + 'static) -> Self {
         Self { stream: Box::new(stream), server_end_point: None }
+    }
+
+    /// As if secured by a certificate with this hash.
+    #[cfg(test)]
+    pub(crate) fn bound(stream: impl Transport + 'static, server_end_point: &[u8]) -> Self {
+        Self { stream: Box::new(stream), server_end_point: Some(server_end_point.to_vec()) }
     }
 
     /// SCRAM's channel binding, if there can be one.

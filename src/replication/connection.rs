@@ -77,7 +77,7 @@ impl StartOptions {
             messages: false,
             confirmed,
             status_interval: Duration::from_secs(10),
-            idle_limit: Duration::from_secs(60),
+            idle_limit: Duration::from_mins(1),
         }
     }
 }
@@ -191,7 +191,7 @@ impl Connection {
         match timeout(ANSWER_LIMIT, self.enter_stream(&command)).await {
             Ok(Ok(())) => {}
             Ok(Err(ReplicationError::Server { error, .. })) => {
-                return Err(self.diagnose(&options.slot, error).await);
+                return Err(self.diagnose(&options.slot, *error).await);
             }
             Ok(Err(error)) => return Err(error),
             Err(_elapsed) => {
@@ -272,13 +272,13 @@ impl Connection {
         loop {
             match read_message(&mut self.frames).await {
                 Ok(Message::DataRow(row)) if answer.rows.len() < MAX_ROWS => {
-                    answer.rows.push(text_row(&row)?)
+                    answer.rows.push(text_row(&row)?);
                 }
                 Ok(Message::DataRow(_)) => {
                     return Err(ReplicationError::Protocol(format!("more than {MAX_ROWS} rows")));
                 }
                 Ok(Message::ErrorResponse(body)) => {
-                    answer.error = Some(ServerError::from_fields(body.fields()))
+                    answer.error = Some(ServerError::from_fields(body.fields()));
                 }
                 Ok(Message::ReadyForQuery(_)) => return Ok(()),
                 Ok(_) => {}

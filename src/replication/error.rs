@@ -17,7 +17,7 @@ pub enum ReplicationError {
         /// What it means here.
         problem: Problem,
         /// What the server said.
-        error: ServerError,
+        error: Box<ServerError>,
     },
     /// The server's settings do not allow logical decoding.
     #[error("wal_level is {found}, and logical replication needs logical")]
@@ -254,6 +254,8 @@ pub(super) fn classify(error: ServerError, phase: Phase) -> ReplicationError {
         ("55006", _) => Problem::SlotBusy { pid: trailing_number(&error.message) },
         ("42704", Phase::Start) => Problem::SlotMissing,
         ("42704", Phase::Stream) => Problem::PublicationMissing,
+        // "requested WAL segment has already been removed"
+        ("58P01", Phase::Start | Phase::Stream) => Problem::SlotLost,
         ("42710", Phase::Create) => Problem::SlotExists,
         ("42501" | "28000" | "28P01", _) => Problem::NotPermitted,
         ("53400", _) => Problem::TooManySlots,
@@ -261,7 +263,7 @@ pub(super) fn classify(error: ServerError, phase: Phase) -> ReplicationError {
         ("57P01" | "57P02" | "57P03" | "57P05", _) => Problem::ShuttingDown,
         _ => Problem::Other,
     };
-    ReplicationError::Server { problem, error }
+    ReplicationError::Server { problem, error: Box::new(error) }
 }
 
 /// `replication slot "a1" is active for PID 4711` gives 4711, in any language that keeps the number last.

@@ -86,10 +86,11 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 
     fn room_wanted(&self) -> Result<usize, ReplicationError> {
         match self.buffer.split_first_chunk::<HEADER>() {
-            // The rest of a large message at once, in place of doubling the buffer until it fits.
-            Some((&[_, a, b, c, d], _)) => {
-                Ok(total_length([a, b, c, d])?.saturating_sub(self.buffer.len()).max(READ_CHUNK))
-            }
+            // The rest of a large message and no more: to ask for more would double the buffer.
+            Some((&[_, a, b, c, d], _)) => match total_length([a, b, c, d])? {
+                total if total > READ_CHUNK => Ok(total.saturating_sub(self.buffer.len()).max(1)),
+                _ => Ok(READ_CHUNK),
+            },
             None => Ok(READ_CHUNK),
         }
     }

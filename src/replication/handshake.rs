@@ -142,7 +142,7 @@ impl Handshake<'_> {
             match read_message(self.frames).await {
                 Ok(Message::NoticeResponse(_)) => {}
                 Ok(Message::ErrorResponse(body)) => {
-                    let error = ServerError::from_fields(body.fields());
+                    let error = Box::new(ServerError::from_fields(body.fields()));
                     return Err(ConnectError::Refused { endpoint: self.endpoint.clone(), error });
                 }
                 Ok(message) => return Ok(message),

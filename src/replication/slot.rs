@@ -120,9 +120,11 @@ impl Connection {
             None => Problem::SlotMissing,
             Some("foreign") => Problem::SlotForeign,
             Some("lost") => Problem::SlotLost,
+            // The slot says it is well, and yet its WAL file is gone.
+            Some(_) if error.code == "58P01" => Problem::SlotLost,
             Some(_) => Problem::Other,
         };
-        ReplicationError::Server { problem, error }
+        ReplicationError::Server { problem, error: Box::new(error) }
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use postgres_protocol::message::backend::Message;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
@@ -163,21 +164,31 @@ impl Stream {
     /// Waits for bytes, for the status task's failure, or for too long.
     async fn fill(&mut self) -> Result<(), ReplicationError> {
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        tokio::select! {
+        let expired = tokio::select! {
             biased;
             // First: what has arrived counts, however late it is asked for.
             read = self.frames.fill() => {
                 read?;
-                self.waiting_since = None;
-                self.progress.heard();
-                Ok(())
+                false
             }
             ended = joined(&mut self.status) => {
                 ended?;
-                Err(ReplicationError::Closed { reason: CloseReason::Connection })
+                return Err(ReplicationError::Closed { reason: CloseReason::Connection });
             }
-            () = sleep_until(since + self.idle_limit) => Err(ReplicationError::Silent { limit: self.idle_limit }),
+            () = sleep_until(since + self.idle_limit) => true,
+        };
+        if expired {
+            // After a long pause of the whole process bytes may lie in the kernel that the runtime does not know of
+            // yet: it gets the chance to look before the server is declared dead.
+            tokio::task::yield_now().await;
+            match self.frames.fill().now_or_never() {
+                Some(read) => read?,
+                None => return Err(ReplicationError::Silent { limit: self.idle_limit }),
+            }
         }
+        self.waiting_since = None;
+        self.progress.heard();
+        Ok(())
     }
 
     fn frame(&mut self, head: Head) -> Result<Frame<'_>, ReplicationError> {

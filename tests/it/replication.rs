@@ -154,7 +154,7 @@ async fn a_keepalive_of_an_idle_publication_can_be_confirmed() {
             match timeout(LIMIT, stream.next()).await.expect("a keepalive in time").unwrap() {
                 Frame::Keepalive { wal_end, .. } if wal_end >= end => break wal_end,
                 Frame::Data { payload, .. } => {
-                    assert!(matches!(payload[0], b'B' | b'C'), "only empty transactions")
+                    assert!(matches!(payload[0], b'B' | b'C'), "only empty transactions");
                 }
                 _ => {}
             }
@@ -168,7 +168,11 @@ async fn a_keepalive_of_an_idle_publication_can_be_confirmed() {
 #[tokio::test]
 async fn a_large_open_transaction_comes_in_chunks() {
     for major in majors() {
-        let settings = Settings { config: vec!["logical_decoding_work_mem = '64kB'"], ..Settings::default() };
+        let settings = Settings {
+            config: vec!["logical_decoding_work_mem = '64kB'"],
+            tls: Some(&rcgen::PKCS_ECDSA_P256_SHA256),
+            ..Settings::default()
+        };
         let cluster = start_cluster(major, &settings);
         execute(
             &cluster,
@@ -176,8 +180,12 @@ async fn a_large_open_transaction_comes_in_chunks() {
         )
         .await;
         create_slot(&cluster).await;
+        // Over TLS, which reads and writes through one state.
+        let ca = cluster.ca();
+        let url = cluster.tcp_url("postgres", &format!("?sslmode=verify-full&sslrootcert={}", ca.display()));
+        let connection = Connection::connect(&Target::parse(&url).unwrap()).await.unwrap();
         let (_confirm, confirmed) = watch::channel(Lsn::ZERO);
-        let mut stream = start(&cluster, confirmed).await.unwrap();
+        let mut stream = connection.start(StartOptions::new("slot", "Pub", confirmed)).await.unwrap();
         execute(
             &cluster,
             "begin; insert into t select i, repeat('x', 100) from generate_series(1, 5000) i;
@@ -193,6 +201,7 @@ async fn a_large_open_transaction_comes_in_chunks() {
         assert!(count("insert") >= 5000);
         assert_eq!(count("stream abort"), 1, "the subtransaction's");
         assert_eq!(seen.last().unwrap(), "stream commit");
+        stream.close(LIMIT).await.unwrap();
     }
 }
 

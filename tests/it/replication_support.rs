@@ -1,5 +1,6 @@
 //! Throw-away clusters for the replication tests: initdb, one server, a private CA.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,9 +34,9 @@ pub(crate) struct Cluster {
 /// How a cluster differs from the usual.
 #[derive(Default)]
 pub(crate) struct Settings {
-    /// Lines of postgresql.conf.
+    /// Lines of `postgresql.conf`.
     pub(crate) config: Vec<&'static str>,
-    /// Lines of pg_hba.conf for TCP; the unix socket is always trusted.
+    /// Lines of `pg_hba.conf` for TCP; the unix socket is always trusted.
     pub(crate) hba: Vec<&'static str>,
     /// TLS with a certificate by this algorithm.
     pub(crate) tls: Option<&'static SignatureAlgorithm>,
@@ -60,14 +61,16 @@ pub(crate) fn start_cluster(major: u32, settings: &Settings) -> Cluster {
         config.push_str("wal_level = logical\n");
     }
     for line in &settings.config {
-        config.push_str(&format!("{line}\n"));
+        writeln!(config, "{line}").unwrap();
     }
     if let Some(algorithm) = settings.tls {
         write_certificates(&cluster, algorithm);
-        config.push_str(&format!(
+        write!(
+            config,
             "ssl = on\nssl_cert_file = '{0}/server.pem'\nssl_key_file = '{0}/server.key'\n",
             cluster.path().display()
-        ));
+        )
+        .unwrap();
     }
     append(&data.join("postgresql.conf"), &config);
     let tcp = if settings.hba.is_empty() {
