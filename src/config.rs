@@ -311,14 +311,14 @@ impl Default for Delivery {
             settle: Duration::ZERO,
             min_interval: Duration::ZERO,
             backoff_min: Duration::from_millis(500),
-            backoff_max: Duration::from_secs(300),
+            backoff_max: Duration::from_mins(5),
         }
     }
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { fraction: 0.10, minimum: 20, window: Duration::from_secs(600) }
+        Self { fraction: 0.10, minimum: 20, window: Duration::from_mins(10) }
     }
 }
 
@@ -464,7 +464,7 @@ fn platform_fault(id: &str) -> Option<String> {
         .then(|| "must be the platform's id, without / ? #".to_owned())
 }
 
-fn range_fault<T: PartialOrd + std::fmt::Display>(value: T, least: T, most: T) -> Option<String> {
+fn range_fault<T: PartialOrd + std::fmt::Display + Copy>(value: T, least: T, most: T) -> Option<String> {
     (value < least || value > most).then(|| format!("must be {least} to {most}"))
 }
 

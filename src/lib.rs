@@ -1,5 +1,6 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod demo;
@@ -14,3 +15,4 @@ pub mod record;
 pub mod replication;
 pub mod sandbox;
 pub mod selection;
+pub mod setup;

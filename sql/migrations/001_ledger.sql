@@ -6,6 +6,7 @@ create table benefits.site (
     platform_id text,
     time_zone text not null default 'Europe/London',
     fingerprint_check bytea,
+    publication name not null default 'benefits_sync',
     record_query text,
     record_key_type text,
     described text[] not null default '{}',

@@ -162,7 +162,7 @@ set search_path = pg_catalog, pg_temp
 as $$ select unnest(array[
         'employee_number', 'title', 'forenames', 'known_as', 'surname', 'date_of_birth', 'gender',
         'national_insurance_number', 'home_email', 'work_email', 'services_email', 'telephone', 'mobile',
-        'address_line1', 'address_line2', 'address_line3', 'address_line4', 'postcode', 'country_code',
+        'address_line_1', 'address_line_2', 'address_line_3', 'address_line_4', 'postcode', 'country_code',
         'start_date', 'continuous_service_date', 'leave_date', 'job_title', 'grade', 'department', 'location',
         'weekly_hours', 'fte', 'annual_pay', 'currency', 'pay_basis', 'pay_frequency', 'pay_change_reason',
         'pay_effective_date', 'benefits_level'
@@ -180,9 +180,9 @@ declare
 begin
     perform benefits.require_setup();
     select * into found from benefits.query_columns(plain, declared);
-    -- address_line_1 is as good a spelling of addressLine1 as address_line1.
+    -- address_line1 is as good a spelling of addressLine1 as address_line_1.
     found.outputs := (
-        select jsonb_agg(o || jsonb_build_object('property', regexp_replace(o ->> 'name', '_(\d)$', '\1')))
+        select jsonb_agg(o || jsonb_build_object('property', regexp_replace(o ->> 'name', '([a-z])(\d)$', '\1_\2')))
         from jsonb_array_elements(found.outputs) as o
     );
     if not found.outputs @> '[{"name": "employee_id"}]' then
@@ -466,7 +466,7 @@ create function benefits.publish_sources() returns void
 language plpgsql
 as $$
 declare
-    name_of_publication name := coalesce(nullif(current_setting('benefits.publication', true), ''), 'benefits_sync');
+    name_of_publication name := (select publication from benefits.site);
     missing record;
 begin
     if not exists (select from pg_publication where pubname = name_of_publication) then
@@ -486,5 +486,16 @@ begin
     loop
         execute format('alter publication %I add table %I.%I', name_of_publication, missing.table_schema, missing.table_name);
     end loop;
+end
+$$;
+
+-- Lets a login of another name do what one of our roles does.
+create function benefits.grant_login(login name, role_name name) returns void
+language plpgsql
+as $$
+begin
+    if exists (select from pg_roles where rolname = login and not rolsuper) and not pg_has_role(login, role_name, 'member') then
+        execute format('grant %I to %I', role_name, login);
+    end if;
 end
 $$;

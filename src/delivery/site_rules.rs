@@ -14,7 +14,7 @@ pub struct Lists {
 }
 
 /// Asks the platform whether it is there, and for its lists.
-pub async fn from_platform(client: &Client) -> Result<Lists, Box<super::outcome::Failure>> {
+pub(super) async fn from_platform(client: &Client) -> Result<Lists, Box<super::outcome::Failure>> {
     client.platform().await?;
     let packages: Outcome<_> = client.packages().await;
     let packages = packages?.value.into_iter().map(|package| (package.id, package.name)).collect();
@@ -22,7 +22,7 @@ pub async fn from_platform(client: &Client) -> Result<Lists, Box<super::outcome:
 }
 
 /// Reads the site's part from the ledger; the platform's part is taken over from `known`.
-pub async fn load(session: &Session, config: &Config, known: Option<&Rules>) -> Result<Rules, LedgerError> {
+pub(super) async fn load(session: &Session, config: &Config, known: Option<&Rules>) -> Result<Rules, LedgerError> {
     let site = Site::load(session).await?;
     let sql = "select field, hr_value, benefits_value from benefits.picklist_value";
     let rows = session.query("read translations", sql, &[]).await?;

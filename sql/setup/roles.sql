@@ -1,0 +1,36 @@
+-- Two logins and three groups. Passwords are the DBA's to set: \password benefits_service
+-- benefits_owner    owns the schema and the definer functions; holds SELECT on what is described; nobody logs in as it
+-- benefits_service  keeps the ledger and reads records through definer functions
+-- benefits_reader   has REPLICATION: it can read every table of the database through a slot, and drop slots
+-- benefits_viewer   for HR users: reads states and history;  benefits_manager  acts as well
+do $$
+declare
+    wanted record;
+begin
+    for wanted in
+        select * from (values
+            ('benefits_owner', 'nologin'), ('benefits_service', 'login'), ('benefits_reader', 'login replication'),
+            ('benefits_viewer', 'nologin'), ('benefits_manager', 'nologin')
+        ) as w (role_name, options)
+    loop
+        begin
+            if not exists (select from pg_roles where rolname = wanted.role_name) then
+                execute format('create role %I %s', wanted.role_name, wanted.options);
+            end if;
+        exception
+            -- Somebody else made it in the same moment.
+            when duplicate_object or unique_violation then null;
+        end;
+    end loop;
+    begin
+        if not pg_has_role(current_user, 'benefits_owner', 'member') then
+            execute format('grant benefits_owner to %I', current_user);
+        end if;
+        if not pg_has_role('benefits_manager', 'benefits_viewer', 'member') then
+            grant benefits_viewer to benefits_manager;
+        end if;
+    exception
+        when unique_violation or internal_error then null;
+    end;
+end
+$$;

@@ -1,0 +1,226 @@
+//! The commands, their help, and what their exit codes are.
+//!
+//! 0 well · 1 failed · 2 bad usage or configuration · 3 not ready (the database is not set up).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{Config, Log, LogFormat};
+use crate::pipeline::{RunError, StartError};
+use crate::postgres::Target;
+use crate::{pipeline, sandbox, setup};
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_READY: u8 = 3;
+
+const EXAMPLES: &str = "\
+Examples:
+  benefits-sync demo                                         see it work, with nothing set up
+  benefits-sync setup --config benefits-sync.toml --print    read what would be set up
+  benefits-sync setup --config benefits-sync.toml --admin-url postgresql://postgres@db/hr
+  benefits-sync run --config benefits-sync.toml
+
+Every key of the configuration is also an environment variable: BENEFITS_SYNC_DATABASE__URL for url in [database].
+Exit codes: 0 well, 1 failed, 2 bad usage or configuration, 3 not ready.";
+
+/// Keeps a Benefits platform in step with an HR system's PostgreSQL database.
+#[derive(Debug, Parser)]
+#[command(name = "benefits-sync", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Set up roles, schema and publication; again and again without harm.
+    Setup(SetupArgs),
+    /// Take everything away that was set up, and say what.
+    Teardown(AdminArgs),
+    /// Run the pipeline until it is told to stop (SIGTERM, SIGINT).
+    Run(ConfigArgs),
+    /// Serve a simulated Benefits platform.
+    Sandbox(sandbox::cli::SandboxArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", env = "BENEFITS_SYNC_CONFIG", default_value = "benefits-sync.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct AdminArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// A DBA's login [default: the PG* environment variables].
+    #[arg(long, value_name = "URL", env = "BENEFITS_SYNC_ADMIN_URL", hide_env_values = true)]
+    admin_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct SetupArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Print the SQL for a DBA to read and to run with psql, and change nothing.
+    #[arg(long)]
+    print: bool,
+}
+
+/// A failure with its exit code.
+struct Exit {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Exit {
+    fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self { code, error: error.into() }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Exit {
+    fn from(error: E) -> Self {
+        Self::new(FAILED, error)
+    }
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Exit::new(FAILED, error)),
+    };
+    match runtime.block_on(cli.command.execute()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => report(&exit),
+    }
+}
+
+fn report(exit: &Exit) -> ExitCode {
+    eprintln!("benefits-sync: {:#}", exit.error);
+    ExitCode::from(exit.code)
+}
+
+impl Command {
+    async fn execute(self) -> Result<(), Exit> {
+        match self {
+            Self::Setup(args) => setup_command(args).await,
+            Self::Teardown(args) => {
+                let config = load(&args.config)?;
+                for line in setup::remove(&admin(&args)?, &config).await? {
+                    say(&format!("removed {line}"));
+                }
+                Ok(())
+            }
+            Self::Run(args) => {
+                let config = load(&args)?;
+                log_to_stderr(&config.log)?;
+                run(config).await
+            }
+            Self::Sandbox(args) => Ok(sandbox::cli::run(args).await?),
+        }
+    }
+}
+
+async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
+    let config = load(&args.admin.config)?;
+    if args.print {
+        for step in setup::plan(&config) {
+            say(&format!("-- {}\nbegin;\n{}commit;\n", step.title, step.sql));
+        }
+        return Ok(());
+    }
+    for title in setup::apply(&admin(&args.admin)?, &config).await? {
+        say(&format!("done: {title}"));
+    }
+    say("Next: describe the site with psql (see sql/demo/describe.sql for an example), then: benefits-sync run");
+    Ok(())
+}
+
+async fn run(config: Config) -> Result<(), Exit> {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    pipeline::run(config, shutdown).await.map_err(|error| {
+        let code = match &error {
+            RunError::Start(StartError::NotSetUp(_)) => NOT_READY,
+            RunError::Start(_) | RunError::Listen { .. } => USAGE,
+            RunError::Metrics(_) => FAILED,
+        };
+        Exit::new(code, error)
+    })
+}
+
+/// The first SIGTERM or SIGINT asks for an orderly stop.
+async fn stop_on_signal(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    shutdown.cancel();
+}
+
+fn load(args: &ConfigArgs) -> Result<Config, Exit> {
+    Config::load(&args.config).map_err(|error| Exit::new(USAGE, error))
+}
+
+fn admin(args: &AdminArgs) -> Result<Target, Exit> {
+    let url = args.admin_url.clone().unwrap_or_else(admin_url_of_environment);
+    let config = Config::load(&args.config.config).map_err(|error| Exit::new(USAGE, error))?;
+    let database = crate::config::Database { url: SecretString::from(url), password_file: None, ..config.database };
+    let target = Target::for_ledger(&database).map_err(|error| Exit::new(USAGE, error))?;
+    Ok(target)
+}
+
+/// libpq's variables as a URL, with libpq's defaults.
+fn admin_url_of_environment() -> String {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    let variable = |name: &str, default: &str| std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
+    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let user = variable("PGUSER", &variable("USER", "postgres"));
+    let password = std::env::var("PGPASSWORD").map(|p| format!(":{}", encode(&p))).unwrap_or_default();
+    let mode = std::env::var("PGSSLMODE").map(|m| format!("&sslmode={}", encode(&m))).unwrap_or_default();
+    format!(
+        "postgresql://{}{password}@/{}?host={}&port={}{mode}",
+        encode(&user),
+        encode(&variable("PGDATABASE", &user)),
+        encode(&variable("PGHOST", "/var/run/postgresql")),
+        encode(&variable("PGPORT", "5432")),
+    )
+}
+
+/// Log lines go to standard error, so that a command's own output can be piped.
+fn log_to_stderr(log: &Log) -> Result<(), Exit> {
+    let level: Targets =
+        log.level.parse().map_err(|error| Exit::new(USAGE, anyhow::anyhow!("log.level {:?}: {error}", log.level)))?;
+    let registry = tracing_subscriber::registry().with(level);
+    match log.format {
+        LogFormat::Json => registry
+            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
+            .init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal as _;
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            registry.with(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr)).init();
+        }
+    }
+    Ok(())
+}
+
+/// A line on standard output.
+#[expect(clippy::print_stdout, reason = "the command line's own output")]
+fn say(text: &str) {
+    println!("{text}");
+}
