@@ -11,4 +11,5 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod edits;
 pub mod people;

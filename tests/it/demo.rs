@@ -1,5 +1,8 @@
 //! The demo's parts against real servers: its schema and its made-up people.
 
+use std::collections::HashMap;
+
+use benefits_sync::demo::edits::{Edits, Kind};
 use benefits_sync::demo::people::{self, People};
 use jiff::civil::Date;
 
@@ -26,5 +29,28 @@ for_each_major! {
             where exists (select from hr.address where employee_id = e.id)
               and exists (select from hr.job where employee_id = e.id and is_primary)";
         assert_eq!(client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 2_001);
+    }
+
+    async fn edits_of_every_kind_find_somebody_to_change(major: u32) {
+        let database = support::database(major).await;
+        database.psql_file("sql/demo/schema.sql").await;
+        let mut client = database.client().await;
+        let mut supply = People::new(2, TODAY);
+        let loaded = people::load(&mut client, &mut supply, 1_000).await.unwrap();
+        let mut edits = Edits::new(client, supply, &loaded, 3, TODAY);
+        let mut changed: HashMap<Kind, usize> = HashMap::new();
+        let started = std::time::Instant::now();
+        for _ in 0..3_000 {
+            let edit = edits.next().await.unwrap();
+            *changed.entry(edit.kind).or_default() += edit.employees.len();
+        }
+        eprintln!("3,000 edits in {:?}: {changed:?}", started.elapsed());
+        let kinds = changed.values().filter(|&&people| people > 0).count();
+        assert_eq!(kinds, 22, "{changed:?}");
+        let sql = "select count(*) from (
+            select employee_id from hr.job group by employee_id having count(*) filter (where is_primary) <> 1
+        ) as broken";
+        let broken: i64 = database.client().await.query_one(sql, &[]).await.unwrap().get(0);
+        assert_eq!(broken, 0, "every employee has one primary job");
     }
 }

@@ -23,10 +23,9 @@ use places::{HOUSES, PLACES, Place, STREETS};
 
 pub use load::{LoadError, Loaded, insert, load};
 
-/// Number of rows in `hr.department`, `hr.location` and `hr.grade` (sql/demo/schema.sql), whose ids count from 1.
+/// Number of rows in `hr.department` and `hr.location` (sql/demo/schema.sql), whose ids count from 1.
 pub(super) const DEPARTMENTS: i32 = 24;
 pub(super) const LOCATIONS: i32 = 10;
-pub(super) const GRADES: i32 = 8;
 
 /// One in so many has something wrong.
 const FAULTY_ONE_IN: u32 = 100;
@@ -224,10 +223,10 @@ impl People {
         pick(&mut self.random, family.surnames)
     }
 
-    /// A home email that nobody has.
-    pub fn home_email(&mut self, forenames: &str, surname: &str) -> String {
-        let domain = pick(&mut self.random, &["example.com", "example.org", "example.net", "mail.example"]);
-        format!("{}@{domain}", self.mailbox(forenames, surname))
+    /// An email of this kind (home, work, services) that nobody has.
+    pub fn email(&mut self, kind: &str, forenames: &str, surname: &str) -> String {
+        let mailbox = self.mailbox(forenames, surname);
+        format!("{mailbox}@{}", self.domain(kind))
     }
 
     /// A job from `started_on` on, with its pay.
@@ -388,14 +387,17 @@ impl People {
         if *times == 1 { name } else { format!("{name}{times}") }
     }
 
+    fn domain(&mut self, kind: &str) -> &'static str {
+        match kind {
+            "work" => "kestrel-mutual.example",
+            "services" => "services.kestrel-mutual.example",
+            _ => pick(&mut self.random, &["example.com", "example.org", "example.net", "mail.example"]),
+        }
+    }
+
     fn emails(&mut self, forenames: &str, surname: &str) -> Vec<(&'static str, String)> {
         let mailbox = self.mailbox(forenames, surname);
-        let home = pick(&mut self.random, &["example.com", "example.org", "example.net", "mail.example"]);
-        vec![
-            ("home", format!("{mailbox}@{home}")),
-            ("work", format!("{mailbox}@kestrel-mutual.example")),
-            ("services", format!("{mailbox}@services.kestrel-mutual.example")),
-        ]
+        ["home", "work", "services"].map(|kind| (kind, format!("{mailbox}@{}", self.domain(kind)))).into()
     }
 
     fn phones(&mut self, place: &Place) -> Vec<(&'static str, String)> {
