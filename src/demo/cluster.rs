@@ -9,6 +9,8 @@
 //! Everybody on the machine is trusted as `postgres` unless [`ClusterOptions::hba`] says otherwise: for demo and tests
 //! only. All methods that wait do so on tokio's blocking threads.
 
+mod processes;
+
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
@@ -21,9 +23,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::binaries::{Binaries, BinariesError, is_root, unprivileged};
+use processes::{alive, children, signal, stat};
 
 /// Longest wait for a start or a stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Another process can take the free port between our look and the server's bind; then the next one is tried.
 const PORT_ATTEMPTS: usize = 5;
@@ -86,9 +89,9 @@ pub enum ClusterError {
 pub struct ClusterOptions {
     /// The server's programs.
     pub binaries: Binaries,
-    /// Settings for postgresql.conf, after the defaults (`wal_level = logical` and room for many slots).
+    /// Settings for `postgresql.conf`, after the defaults (`wal_level = logical` and room for many slots).
     pub settings: Vec<(String, String)>,
-    /// Lines for pg_hba.conf, before the ones that trust everybody on this machine.
+    /// Lines for `pg_hba.conf`, before the ones that trust everybody on this machine.
     pub hba: Vec<String>,
     /// Files for the data directory (certificates, say), readable by the server only.
     pub files: Vec<(String, Vec<u8>)>,
@@ -116,8 +119,8 @@ impl ClusterOptions {
 
     /// With one more setting.
     #[must_use]
-    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
-        self.settings.push((name.to_owned(), value.to_string()));
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 }
@@ -326,7 +329,7 @@ impl Server {
             if options.fsync { "on" } else { "off" },
         );
         for (name, value) in &options.settings {
-            settings.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
+            settings.extend([name.as_str(), " = '", &value.replace('\'', "''"), "'\n"]);
         }
         self.append("postgresql.conf", &settings)?;
         if !options.hba.is_empty() {
@@ -400,9 +403,10 @@ impl Server {
         let Some(postmaster) = self.postmaster() else { return Ok(()) };
         // Stopped first, it cannot replace the children that are killed before it, nor notice that they are.
         let mut victims = vec![postmaster];
-        signal("STOP", &victims)?;
+        let failed = |source| ClusterError::Spawn { program: "kill".to_owned(), source };
+        signal("STOP", &victims).map_err(failed)?;
         victims.extend(children(postmaster));
-        signal("KILL", &victims)?;
+        signal("KILL", &victims).map_err(failed)?;
         let deadline = Instant::now() + PATIENCE;
         while victims.iter().any(|&pid| alive(pid)) {
             if Instant::now() > deadline {
@@ -504,34 +508,4 @@ fn free_port() -> Result<u16, ClusterError> {
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
         .map_err(|source| ClusterError::Spawn { program: "a listener on 127.0.0.1".to_owned(), source })
-}
-
-fn signal(name: &str, processes: &[u32]) -> Result<(), ClusterError> {
-    // The shell's own kill: the program of that name is in a package that a bare machine lacks.
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"kill "$@""#, "sh", &format!("-{name}")]);
-    command.args(processes.iter().map(ToString::to_string));
-    // A process that has gone meanwhile makes kill complain; the caller looks for itself who is left.
-    let started = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    started.map(drop).map_err(|source| ClusterError::Spawn { program: "kill".to_owned(), source })
-}
-
-/// The fields of /proc/PID/stat from the state on: the name before them may hold anything but ends at the last `)`.
-fn stat(pid: u32) -> Option<(char, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-/// Whether the process runs; one that only waits to be collected by its parent does not.
-fn alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
-}
-
-fn children(parent: u32) -> Vec<u32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&pid| stat(pid).is_some_and(|(_, its_parent)| its_parent == parent))
-        .collect()
 }
