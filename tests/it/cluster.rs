@@ -1,7 +1,9 @@
 //! The throw-away clusters themselves: what the other tests and the demo rely on.
 
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use benefits_sync::demo::cluster::{Cluster, StopMode};
 
@@ -91,34 +93,32 @@ async fn settings_access_lines_and_files_are_obeyed() {
     assert!(refused.as_db_error().unwrap().message().contains("pg_hba.conf rejects"));
 }
 
-/// Not a test of its own: the child of the next one, which kills it.
-#[test]
-#[ignore = "only as the child of another test"]
-fn child_that_waits_with_a_cluster() {
-    let cluster = Cluster::start_blocking(&support::options(18)).unwrap();
-    println!("\nstarted {}", cluster.directory().display());
-    std::io::stdin().lines().for_each(drop);
-}
-
 #[test]
 fn nothing_is_left_of_a_cluster_whose_process_was_killed() {
-    use std::io::{BufRead, BufReader};
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "cluster::child_that_waits_with_a_cluster", "--include-ignored", "--nocapture"])
+    const NAME: &str = "cluster::nothing_is_left_of_a_cluster_whose_process_was_killed";
+    // The process that is killed is this test, run once more with the variable set.
+    if std::env::var_os("BENEFITS_SYNC_TEST_VICTIM").is_some() {
+        let cluster = Cluster::start_blocking(&support::options(18)).unwrap();
+        writeln!(std::io::stdout(), "\nstarted {}", cluster.directory().display()).unwrap();
+        std::io::stdin().lines().for_each(drop);
+        return;
+    }
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env("BENEFITS_SYNC_TEST_VICTIM", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let directory =
-        lines.find_map(|line| line.strip_prefix("started ").map(std::path::PathBuf::from)).unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let directory = lines.find_map(|line| line.strip_prefix("started ").map(PathBuf::from)).unwrap();
     let postmaster = postmaster(&directory);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
     while directory.exists() {
-        assert!(std::time::Instant::now() < deadline, "{} is still there", directory.display());
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert!(Instant::now() < deadline, "{} is still there", directory.display());
+        std::thread::sleep(Duration::from_millis(10));
     }
     assert!(!runs(&postmaster));
 }

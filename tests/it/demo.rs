@@ -21,9 +21,9 @@ for_each_major! {
         let loaded = people::load(&mut client, &mut supply, 2_000).await.unwrap();
         eprintln!("2,000 employees in {:?}", started.elapsed());
         assert_eq!(loaded.employees, 2_000);
-        let starter = supply.starter();
+        let newcomer = supply.starter();
         let transaction = client.transaction().await.unwrap();
-        people::insert(&transaction, &starter).await.unwrap();
+        people::insert(&transaction, &newcomer).await.unwrap();
         transaction.commit().await.unwrap();
         let sql = "select count(*) from hr.employee e
             where exists (select from hr.address where employee_id = e.id)
