@@ -142,22 +142,22 @@ impl<W: Write> Terminal<W> {
         writeln!(self.out)?;
         self.heading("Edits by HR")?;
         for (kind, count) in &self.edits {
-            writeln!(self.out, "  {:<24}{count:>8}", kind.name())?;
+            writeln!(self.out, "  {:<28}{count:>8}", kind.name())?;
         }
-        writeln!(self.out, "  {:<24}{:>8}", "all", self.edits.values().sum::<u64>())?;
+        writeln!(self.out, "  {:<28}{:>8}", "all", self.edits.values().sum::<u64>())?;
         self.heading("Deliveries")?;
         for (event, count) in &self.events {
-            writeln!(self.out, "  {event:<24}{count:>8}")?;
+            writeln!(self.out, "  {event:<28}{count:>8}")?;
         }
         self.latencies.sort_unstable();
         for (name, thousandths) in [("half within", 500), ("99 % within", 990), ("all within", 1000)] {
             if let Some(latency) = percentile(&self.latencies, thousandths) {
-                writeln!(self.out, "  {name:<24}{:>11}", milliseconds(latency))?;
+                writeln!(self.out, "  {name:<28}{:>11}", milliseconds(latency))?;
             }
         }
         self.heading("HR and Benefits")?;
-        writeln!(self.out, "  {:<24}{:>8}", "employees synced", verdict.synced)?;
-        writeln!(self.out, "  {:<24}{:>8}", "refused, and why is shown", verdict.failed)?;
+        writeln!(self.out, "  {:<28}{:>8}", "employees synced", verdict.synced)?;
+        writeln!(self.out, "  {:<28}{:>8}", "refused, and why is shown", verdict.failed)?;
         self.judge(verdict)
     }
 
@@ -288,8 +288,8 @@ mod tests {
             terminal.delivery(&delivery("updated", Outcome::Accepted))?;
             terminal.summary(&verdict)
         });
-        assert!(text.contains("  pay rise                       1\n"), "{text}");
-        assert!(text.contains("  half within                12.3 ms\n"), "{text}");
+        assert!(text.contains("  pay rise                           1\n"), "{text}");
+        assert!(text.contains("  half within                     12.3 ms\n"), "{text}");
         assert!(text.contains("  not in step: 1 records differ\n    employee 7        surname\n"), "{text}");
     }
 }
