@@ -108,3 +108,33 @@ pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     drop(tokio::spawn(connection));
     Ok(client)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn without_options_two_thousand_people_are_edited_for_half_a_minute() {
+        let args = Line::try_parse_from(["demo"]).unwrap().args;
+        assert_eq!(
+            (args.employees, args.edits_per_second, args.length),
+            (2_000, 20, Duration::from_secs(30))
+        );
+        assert_eq!((args.seed, args.postgres), (None, None));
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        for option in ["--employees=0", "--edits-per-second=0", "--for=soon", "--postgres=14"] {
+            assert!(Line::try_parse_from(["demo", option]).is_err(), "{option}");
+        }
+    }
+}

@@ -32,6 +32,19 @@ for_each_major! {
         reader.wait().unwrap();
     }
 
+    async fn a_prepared_database_is_filled_once_and_copied(major: u32) {
+        let mut filled = 0;
+        for _ in 0..2 {
+            let content = format!("for process {}", std::process::id());
+            let database = support::database_prepared(major, &content, async |url| {
+                filled += 1;
+                connect(&url).await.batch_execute("create table t as select 1 as a").await.unwrap();
+            });
+            assert_eq!(database.await.psql("select a from t").await, "1");
+        }
+        assert_eq!(filled, 1);
+    }
+
     async fn committed_rows_survive_kill9_and_a_restart(major: u32) {
         let cluster = support::private_cluster(major).await;
         assert_eq!(cluster.psql("postgres", "show wal_level").await.unwrap(), "logical");

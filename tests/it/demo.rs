@@ -1,10 +1,14 @@
 //! The demo's parts against real servers: its schema and its made-up people.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use benefits_sync::demo::edits::{Edits, Kind};
+use benefits_sync::demo::edits::{self, Edits, Kind};
 use benefits_sync::demo::people::{self, People};
+use benefits_sync::demo::{self, Args, Stage};
 use jiff::civil::Date;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::for_each_major;
 use crate::support;
@@ -53,4 +57,27 @@ for_each_major! {
         let broken: i64 = database.client().await.query_one(sql, &[]).await.unwrap().get(0);
         assert_eq!(broken, 0, "every employee has one primary job");
     }
+}
+
+#[tokio::test]
+async fn the_stage_is_set_with_the_newest_server() {
+    let args = Args {
+        employees: 100,
+        edits_per_second: 20,
+        length: Duration::from_secs(1),
+        seed: None,
+        postgres: None,
+    };
+    let stage = Stage::set(&args, 4, TODAY).await.unwrap();
+    let client = demo::connect(&stage.url).await.unwrap();
+    let (made, mut seen) = mpsc::channel(16);
+    let stop = CancellationToken::new();
+    let edits = Edits::new(client, stage.people, &stage.loaded, 5, TODAY);
+    let editing = tokio::spawn(edits::run(edits, 200, stop.clone(), made));
+    for _ in 0..50 {
+        assert!(seen.recv().await.is_some());
+    }
+    stop.cancel();
+    while seen.recv().await.is_some() {}
+    editing.await.unwrap().unwrap();
 }
