@@ -3,7 +3,7 @@
 //! `tests/postgres/fetch` unpacks a server for each major version under one root; this module looks in the same places:
 //! `$BENEFITS_SYNC_POSTGRES`, or else `/var/cache/benefits-sync/postgresql` for root and
 //! `${XDG_CACHE_HOME:-~/.cache}/benefits-sync/postgresql` for anybody else. The servers need their own `lib` directory
-//! before the system's (a standby would load the system's libpq), and refuse to run as root: [`Binaries::command`] sees
+//! before the system's (a standby would load the system's libpq), and refuse to run as root: [`Binaries::server`] sees
 //! to both.
 
 use std::ffi::OsStr;

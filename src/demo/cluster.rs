@@ -9,21 +9,22 @@
 //! Everybody on the machine is trusted as `postgres` unless [`ClusterOptions::hba`] says otherwise: for demo and tests
 //! only. All methods that wait do so on tokio's blocking threads.
 
+mod processes;
+mod server;
+
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::binaries::{Binaries, BinariesError, is_root, unprivileged};
-
-/// Longest wait for a start or a stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::binaries::{Binaries, BinariesError, is_root};
+use server::{Server, run, succeeds};
 
 /// Another process can take the free port between our look and the server's bind; then the next one is tried.
 const PORT_ATTEMPTS: usize = 5;
@@ -86,9 +87,9 @@ pub enum ClusterError {
 pub struct ClusterOptions {
     /// The server's programs.
     pub binaries: Binaries,
-    /// Settings for postgresql.conf, after the defaults (`wal_level = logical` and room for many slots).
+    /// Settings for `postgresql.conf`, after the defaults (`wal_level = logical` and room for many slots).
     pub settings: Vec<(String, String)>,
-    /// Lines for pg_hba.conf, before the ones that trust everybody on this machine.
+    /// Lines for `pg_hba.conf`, before the ones that trust everybody on this machine.
     pub hba: Vec<String>,
     /// Files for the data directory (certificates, say), readable by the server only.
     pub files: Vec<(String, Vec<u8>)>,
@@ -116,8 +117,8 @@ impl ClusterOptions {
 
     /// With one more setting.
     #[must_use]
-    pub fn setting(mut self, name: &str, value: impl ToString) -> Self {
-        self.settings.push((name.to_owned(), value.to_string()));
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
         self
     }
 }
@@ -148,14 +149,6 @@ impl StopMode {
 pub struct Cluster {
     server: Arc<Server>,
     supervisor: Option<Child>,
-}
-
-#[derive(Debug)]
-struct Server {
-    binaries: Binaries,
-    directory: PathBuf,
-    port: u16,
-    tcp: bool,
 }
 
 impl Cluster {
@@ -299,129 +292,6 @@ impl Drop for Cluster {
     }
 }
 
-impl Server {
-    fn data(&self) -> PathBuf {
-        self.directory.join("data")
-    }
-
-    fn socket(&self) -> String {
-        self.directory.join("socket").display().to_string()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
-    }
-
-    fn initialise(&self, options: &ClusterOptions) -> Result<(), ClusterError> {
-        let mut initdb = self.binaries.server("initdb");
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
-        // A cluster that a crash of the machine destroys is made again, so its first files need no fsync.
-        run("initdb", initdb.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(self.data()))?;
-        run("mkdir", unprivileged("mkdir").current_dir("/").arg(self.directory.join("socket")))?;
-        let mut settings = format!(
-            "listen_addresses = '{}'\nunix_socket_directories = '{}'\nwal_level = logical\nfsync = {}\n\
-             max_replication_slots = 50\nmax_wal_senders = 50\nlog_line_prefix = '%m [%p] %d '\n",
-            if self.tcp { "127.0.0.1" } else { "" },
-            self.socket(),
-            if options.fsync { "on" } else { "off" },
-        );
-        for (name, value) in &options.settings {
-            settings.push_str(&format!("{name} = '{}'\n", value.replace('\'', "''")));
-        }
-        self.append("postgresql.conf", &settings)?;
-        if !options.hba.is_empty() {
-            let trust = read(&self.data().join("pg_hba.conf"))?;
-            self.write("pg_hba.conf", format!("{}\n{trust}", options.hba.join("\n")).as_bytes())?;
-        }
-        options.files.iter().try_for_each(|(name, content)| self.write(name, content))
-    }
-
-    fn append(&self, name: &str, text: &str) -> Result<(), ClusterError> {
-        let before = read(&self.data().join(name))?;
-        self.write(name, format!("{before}\n{text}").as_bytes())
-    }
-
-    /// Writes a file of the data directory as the server's user, who must own it and alone may read it.
-    fn write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {
-        let path = self.data().join(name);
-        let failed = |source| ClusterError::File { path: path.clone(), source };
-        let mut command = unprivileged("sh");
-        command
-            .args(["-c", r#"umask 077; cat > "$1""#, "sh"])
-            .arg(&path)
-            .current_dir("/")
-            .stdin(Stdio::piped());
-        let mut writer = command.spawn().map_err(failed)?;
-        if let Some(mut pipe) = writer.stdin.take() {
-            io::Write::write_all(&mut pipe, content).map_err(failed)?;
-        }
-        let status = writer.wait().map_err(failed)?;
-        if status.success() { Ok(()) } else { Err(failed(io::ErrorKind::PermissionDenied.into())) }
-    }
-
-    fn start(&self) -> Result<(), ClusterError> {
-        let port = format!("-p {}", self.port);
-        self.control("start", &["-o", &port, "-l", &self.directory.join("log").display().to_string()])
-    }
-
-    fn stop(&self, mode: StopMode) -> Result<(), ClusterError> {
-        self.control("stop", &["-m", mode.name()])
-    }
-
-    fn running(&self) -> bool {
-        self.postmaster().is_some()
-    }
-
-    fn control(&self, action: &str, arguments: &[&str]) -> Result<(), ClusterError> {
-        let mut command = self.binaries.server("pg_ctl");
-        command.args([action, "-s", "-w", "-t", &PATIENCE.as_secs().to_string()]).args(arguments);
-        run("pg_ctl", command.arg("-D").arg(self.data())).map(drop).map_err(|error| match error {
-            ClusterError::Failed { program, output } => {
-                let log = self.log();
-                let last: Vec<&str> = log.lines().rev().take(5).collect();
-                let last: Vec<&str> = last.into_iter().rev().collect();
-                ClusterError::Failed {
-                    program: format!("{program} {action}"),
-                    output: output + &last.join("\n"),
-                }
-            }
-            other => other,
-        })
-    }
-
-    /// The postmaster's process id, where it runs.
-    fn postmaster(&self) -> Option<u32> {
-        let file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
-        let pid = file.lines().next()?.trim().parse().ok()?;
-        alive(pid).then_some(pid)
-    }
-
-    fn kill9(&self) -> Result<(), ClusterError> {
-        let Some(postmaster) = self.postmaster() else { return Ok(()) };
-        // Stopped first, it cannot replace the children that are killed before it, nor notice that they are.
-        let mut victims = vec![postmaster];
-        signal("STOP", &victims)?;
-        victims.extend(children(postmaster));
-        signal("KILL", &victims)?;
-        let deadline = Instant::now() + PATIENCE;
-        while victims.iter().any(|&pid| alive(pid)) {
-            if Instant::now() > deadline {
-                return Err(ClusterError::StillThere(PATIENCE));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // Where process 1 collects no orphans (a container) the killed postmaster stays as a zombie, and the next start
-        // would take it for a running server.
-        if stat(postmaster).is_some() {
-            let socket = self.directory.join(format!("socket/.s.PGSQL.{}.lock", self.port));
-            for path in [self.data().join("postmaster.pid"), socket] {
-                fs::remove_file(&path).map_err(|source| ClusterError::File { path, source })?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What psql is given to run.
 #[derive(Debug)]
 pub enum Script {
@@ -478,60 +348,9 @@ fn supervise(binaries: &Binaries, directory: &Path) -> Result<Child, ClusterErro
         .map_err(|source| ClusterError::Spawn { program: "sh".to_owned(), source })
 }
 
-fn run(name: &str, command: &mut Command) -> Result<Output, ClusterError> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| ClusterError::Spawn { program: name.to_owned(), source })?;
-    if output.status.success() {
-        return Ok(output);
-    }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let said = if said.trim().is_empty() { output.status.to_string() } else { said };
-    Err(ClusterError::Failed { program: name.to_owned(), output: said })
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    command.output().is_ok_and(|output| output.status.success())
-}
-
-fn read(path: &Path) -> Result<String, ClusterError> {
-    fs::read_to_string(path).map_err(|source| ClusterError::File { path: path.to_owned(), source })
-}
-
 fn free_port() -> Result<u16, ClusterError> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
         .map_err(|source| ClusterError::Spawn { program: "a listener on 127.0.0.1".to_owned(), source })
-}
-
-fn signal(name: &str, processes: &[u32]) -> Result<(), ClusterError> {
-    // The shell's own kill: the program of that name is in a package that a bare machine lacks.
-    let mut command = Command::new("sh");
-    command.args(["-c", r#"kill "$@""#, "sh", &format!("-{name}")]);
-    command.args(processes.iter().map(ToString::to_string));
-    // A process that has gone meanwhile makes kill complain; the caller looks for itself who is left.
-    let started = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    started.map(drop).map_err(|source| ClusterError::Spawn { program: "kill".to_owned(), source })
-}
-
-/// The fields of /proc/PID/stat from the state on: the name before them may hold anything but ends at the last `)`.
-fn stat(pid: u32) -> Option<(char, u32)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
-}
-
-/// Whether the process runs; one that only waits to be collected by its parent does not.
-fn alive(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
-}
-
-fn children(parent: u32) -> Vec<u32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&pid| stat(pid).is_some_and(|(_, its_parent)| its_parent == parent))
-        .collect()
 }

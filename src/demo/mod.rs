@@ -7,8 +7,134 @@
 //!                                                                           terminal
 //! ```
 //!
-//! [`cluster`] is used by the integration tests as well: nothing in it knows of the demo.
+//! [`cluster`] is used by the integration tests as well: nothing in it knows of the demo. [`Stage::set`] does what comes
+//! before the pipeline.
 
 pub mod binaries;
 pub mod cluster;
+pub mod edits;
 pub mod people;
+pub mod terminal;
+
+use std::time::Duration;
+
+use jiff::civil::Date;
+use tokio_postgres::{Client, NoTls};
+
+use binaries::Binaries;
+use cluster::{Cluster, ClusterError, ClusterOptions};
+use people::{LoadError, Loaded, People};
+
+/// The made-up HR application's schema.
+pub const SCHEMA: &str = include_str!("../../sql/demo/schema.sql");
+
+/// How the HR schema is described to us: to be run after `setup`.
+pub const DESCRIPTION: &str = include_str!("../../sql/demo/describe.sql");
+
+/// The database's name.
+const DATABASE: &str = "hr";
+
+/// The options of `benefits-sync demo`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Employees in the made-up HR database.
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub employees: u32,
+    /// Edits that HR makes a second, once everybody is synced.
+    #[arg(long, value_name = "RATE", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub edits_per_second: u32,
+    /// How long HR goes on editing.
+    #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    pub length: Duration,
+    /// The same seed makes the same people and the same edits. Default: another one each time, and shown.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// PostgreSQL's major version, 15 to 18. Default: the newest that has been fetched.
+    #[arg(long, value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(15..=18))]
+    pub postgres: Option<u32>,
+}
+
+/// The stage could not be set.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// PostgreSQL did not start.
+    #[error("cannot start PostgreSQL")]
+    Cluster(#[from] ClusterError),
+    /// PostgreSQL refused the connection or the schema.
+    #[error("cannot make the HR database")]
+    Postgres(#[from] tokio_postgres::Error),
+    /// PostgreSQL refused the people.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+/// A PostgreSQL with an HR database full of people, before anything of ours is in it.
+#[derive(Debug)]
+pub struct Stage {
+    /// The server; gone when this is dropped.
+    pub cluster: Cluster,
+    /// The HR database's URL, as the superuser.
+    pub url: String,
+    /// Who was loaded.
+    pub loaded: Loaded,
+    /// The rest of the supply, for [`edits::Edits`].
+    pub people: People,
+}
+
+impl Stage {
+    /// Starts a server and fills an HR database. `today` is the site's.
+    pub async fn set(args: &Args, seed: u64, today: Date) -> Result<Self, StageError> {
+        let binaries = match args.postgres {
+            Some(major) => Binaries::find(major),
+            None => Binaries::newest(),
+        };
+        let cluster = Cluster::start(ClusterOptions::new(binaries.map_err(ClusterError::from)?)).await?;
+        let admin = connect(&cluster.url("postgres")).await?;
+        admin.batch_execute(&format!("create database {DATABASE}")).await?;
+        let url = cluster.url(DATABASE);
+        let mut client = connect(&url).await?;
+        client.batch_execute(SCHEMA).await?;
+        let mut people = People::new(seed, today);
+        let count = usize::try_from(args.employees).unwrap_or(usize::MAX);
+        let loaded = people::load(&mut client, &mut people, count).await?;
+        Ok(Self { cluster, url, loaded, people })
+    }
+}
+
+/// A connection that is driven until its client is dropped. The stage's own server only: without TLS.
+pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    // Its end is seen by the client as an error of the next query.
+    drop(tokio::spawn(connection));
+    Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn without_options_two_thousand_people_are_edited_for_half_a_minute() {
+        let args = Line::try_parse_from(["demo"]).unwrap().args;
+        assert_eq!(
+            (args.employees, args.edits_per_second, args.length),
+            (2_000, 20, Duration::from_secs(30))
+        );
+        assert_eq!((args.seed, args.postgres), (None, None));
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused() {
+        for option in ["--employees=0", "--edits-per-second=0", "--for=soon", "--postgres=14"] {
+            assert!(Line::try_parse_from(["demo", option]).is_err(), "{option}");
+        }
+    }
+}

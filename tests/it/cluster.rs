@@ -1,7 +1,9 @@
 //! The throw-away clusters themselves: what the other tests and the demo rely on.
 
-use std::path::Path;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use benefits_sync::demo::cluster::{Cluster, StopMode};
 
@@ -28,6 +30,19 @@ for_each_major! {
                          + (select count(*) from pg_replication_slots where slot_name = $2)";
         assert_eq!(admin.query_one(left, &[&name, &slot]).await.unwrap().get::<_, i64>(0), 0);
         reader.wait().unwrap();
+    }
+
+    async fn a_prepared_database_is_filled_once_and_copied(major: u32) {
+        let mut filled = 0;
+        for _ in 0..2 {
+            let content = format!("for process {}", std::process::id());
+            let database = support::database_prepared(major, &content, async |url| {
+                filled += 1;
+                connect(&url).await.batch_execute("create table t as select 1 as a").await.unwrap();
+            });
+            assert_eq!(database.await.psql("select a from t").await, "1");
+        }
+        assert_eq!(filled, 1);
     }
 
     async fn committed_rows_survive_kill9_and_a_restart(major: u32) {
@@ -91,34 +106,32 @@ async fn settings_access_lines_and_files_are_obeyed() {
     assert!(refused.as_db_error().unwrap().message().contains("pg_hba.conf rejects"));
 }
 
-/// Not a test of its own: the child of the next one, which kills it.
-#[test]
-#[ignore = "only as the child of another test"]
-fn child_that_waits_with_a_cluster() {
-    let cluster = Cluster::start_blocking(&support::options(18)).unwrap();
-    println!("\nstarted {}", cluster.directory().display());
-    std::io::stdin().lines().for_each(drop);
-}
-
 #[test]
 fn nothing_is_left_of_a_cluster_whose_process_was_killed() {
-    use std::io::{BufRead, BufReader};
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "cluster::child_that_waits_with_a_cluster", "--include-ignored", "--nocapture"])
+    const NAME: &str = "cluster::nothing_is_left_of_a_cluster_whose_process_was_killed";
+    // The process that is killed is this test, run once more with the variable set.
+    if std::env::var_os("BENEFITS_SYNC_TEST_VICTIM").is_some() {
+        let cluster = Cluster::start_blocking(&support::options(18)).unwrap();
+        writeln!(std::io::stdout(), "\nstarted {}", cluster.directory().display()).unwrap();
+        std::io::stdin().lines().for_each(drop);
+        return;
+    }
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", NAME, "--nocapture"])
+        .env("BENEFITS_SYNC_TEST_VICTIM", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let directory =
-        lines.find_map(|line| line.strip_prefix("started ").map(std::path::PathBuf::from)).unwrap();
+    let mut lines = BufReader::new(victim.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let directory = lines.find_map(|line| line.strip_prefix("started ").map(PathBuf::from)).unwrap();
     let postmaster = postmaster(&directory);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
     while directory.exists() {
-        assert!(std::time::Instant::now() < deadline, "{} is still there", directory.display());
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        assert!(Instant::now() < deadline, "{} is still there", directory.display());
+        std::thread::sleep(Duration::from_millis(10));
     }
     assert!(!runs(&postmaster));
 }

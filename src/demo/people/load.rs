@@ -1,4 +1,4 @@
-//! People into the demo's schema: many at once with COPY, or one with INSERTs.
+//! People into the demo's schema: many at once with COPY, or one within a transaction.
 
 use std::fmt::Write;
 use std::pin::pin;

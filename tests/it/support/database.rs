@@ -1,5 +1,6 @@
 //! A database for one test.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -33,10 +34,37 @@ pub async fn database_from(major: u32, template: &str) -> TestDatabase {
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("t{}_{number}_{:08x}", std::process::id(), rand::random::<u32>());
     let admin = connect(&server.url("postgres")).await;
-    // Copied as files where there is much to copy it would force a checkpoint; through the WAL it does not.
+    // Through the WAL: copying files would force a checkpoint for every test.
     let sql = format!(r#"create database "{name}" template "{template}" strategy wal_log"#);
     admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     TestDatabase { url: server.url(&name), slot: format!("s_{name}"), name, server }
+}
+
+/// A copy of a database that `prepare` (given its URL) has filled, once for all test processes and once for each
+/// `content`: what it is made from (the migrations' text, say), so that an edit of that makes another template.
+pub async fn database_prepared(major: u32, content: &str, prepare: impl AsyncFnOnce(String)) -> TestDatabase {
+    let server = tokio::task::spawn_blocking(move || shared::server(major)).await.expect("a server");
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    let template = format!("template_{:016x}", hasher.finish());
+    let admin = connect(&server.url("postgres")).await;
+    // Held until `admin` is dropped.
+    admin.execute("select pg_advisory_lock(hashtextextended($1, 0))", &[&template]).await.expect("a lock");
+    let exists = "select exists (select from pg_database where datname = $1)";
+    if !admin.query_one(exists, &[&template]).await.expect("an answer").get::<_, bool>(0) {
+        let unfinished = format!("unfinished_{template}");
+        for sql in [
+            format!(r#"drop database if exists "{unfinished}" with (force)"#),
+            format!(r#"create database "{unfinished}""#),
+        ] {
+            admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
+        prepare(server.url(&unfinished)).await;
+        let sql = format!(r#"alter database "{unfinished}" rename to "{template}""#);
+        admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+    drop(admin);
+    database_from(major, &template).await
 }
 
 impl TestDatabase {

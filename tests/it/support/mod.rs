@@ -10,7 +10,8 @@ pub mod shared;
 use benefits_sync::demo::binaries::Binaries;
 use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
 
-pub use database::{TestDatabase, database, database_from};
+#[allow(unused_imports, reason = "as above")]
+pub use database::{TestDatabase, database, database_from, database_prepared};
 
 /// Expands a test into one for each major version, named `<test>::pg15` to `<test>::pg18`:
 ///
@@ -66,10 +67,10 @@ pub fn wanted(major: u32) -> bool {
 pub fn options(major: u32) -> ClusterOptions {
     let binaries = Binaries::find(major).unwrap_or_else(|error| panic!("{error}"));
     let mut options = ClusterOptions::new(binaries)
-        .setting("max_replication_slots", 200)
-        .setting("max_wal_senders", 200)
-        .setting("max_connections", 300)
-        .setting("max_prepared_transactions", 20);
+        .setting("max_replication_slots", "200")
+        .setting("max_wal_senders", "200")
+        .setting("max_connections", "300")
+        .setting("max_prepared_transactions", "20");
     options.fsync = false;
     options
 }

@@ -94,13 +94,14 @@ fn start(major: u32, directory: &Path, running: &Path) -> u16 {
     let pg_ctl = cluster.binaries().path("pg_ctl");
     let state = format!("{}\n{}\n{}\n", cluster.directory().display(), cluster.port(), pg_ctl.display());
     fs::write(running, state).expect("target/tmp is writable");
-    Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/watch"))
+    // It outlives this process, and is collected by process 1.
+    let watchdog = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/watch"))
         .arg(directory)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .process_group(0)
-        .spawn()
-        .expect("tests/postgres/watch starts");
+        .spawn();
+    drop(watchdog.expect("tests/postgres/watch starts"));
     cluster.port()
 }

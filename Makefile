@@ -1,0 +1,29 @@
+# Everything here runs on a bare Debian 12 with a Rust toolchain, as root or not. PostgreSQL is fetched, not installed.
+
+CARGO ?= cargo
+ARGS ?=
+
+.PHONY: help demo test lint check clean
+.DEFAULT_GOAL := help
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## PostgreSQL, a made-up HR department, the sync and a simulated platform in this terminal (ARGS="--for 1m --seed 7")
+	@tests/postgres/fetch 18
+	@echo "demo: building (the first time takes a few minutes; not optimised, so slower than a release)"
+	@$(CARGO) build --quiet
+	@$(CARGO) run --quiet -- demo $(ARGS)
+
+test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
+	@tests/run $(ARGS)
+
+lint: ## Formatting, clippy, documentation, SQL, licences, spelling
+	@tests/lint/run
+
+check: ## What continuous integration runs: test, then lint
+	@.ci/run
+
+clean: ## Stop the test servers and remove what was built
+	@tests/postgres/stop
+	@$(CARGO) clean

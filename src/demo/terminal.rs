@@ -1,0 +1,295 @@
+//! What the demo shows: a bar for the first sync, a line for each delivery, a table at the end.
+//!
+//! On a terminal there are colours and a bar that moves; into a pipe or a file go plain lines. People are shown by their
+//! HR id alone, and fields by name: the demo's people are made up, but a real site's log would be read the same way.
+//! Everything is fed with plain data, and written to any [`Write`], so that tests can read it.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::edits::{Edit, Kind};
+
+/// Fields named on a line before the rest are counted.
+const FIELDS_SHOWN: usize = 6;
+
+/// What became of an attempt to bring an employee into step: a row of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The platform has it.
+    Accepted,
+    /// The platform, or our own checks, refused it.
+    Rejected,
+    /// Kept back for a person to decide.
+    Held,
+}
+
+/// A line of the history.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Time since the edits began.
+    pub at: Duration,
+    /// HR's id.
+    pub employee_id: String,
+    /// `linked`, `created`, `updated`, `rejected`, `held`, `released`.
+    pub event: String,
+    /// The API's property names.
+    pub fields: Vec<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The error's code, where it was refused.
+    pub error_code: Option<String>,
+    /// From HR's commit to the acknowledgement, where it is known.
+    pub latency: Option<Duration>,
+}
+
+/// What the end of the demo found.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Employees that are synced.
+    pub synced: u64,
+    /// Employees whose record is refused.
+    pub failed: u64,
+    /// Synced employees whose record here and at the platform differ, with the fields that do.
+    pub differences: Vec<(String, Vec<String>)>,
+}
+
+/// How lines are drawn.
+#[derive(Debug)]
+pub struct Terminal<W> {
+    out: W,
+    colour: bool,
+    bar: Option<ProgressBar>,
+    edits: BTreeMap<Kind, u64>,
+    events: BTreeMap<String, u64>,
+    latencies: Vec<Duration>,
+}
+
+impl Terminal<io::Stdout> {
+    /// Standard output, with colour where it is a terminal and `NO_COLOR` is not set.
+    pub fn stdout() -> Self {
+        let colour =
+            io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self::new(io::stdout(), colour)
+    }
+}
+
+impl<W: Write> Terminal<W> {
+    /// Any writer. With `colour` it is taken for a terminal, and progress is drawn on standard error.
+    pub fn new(out: W, colour: bool) -> Self {
+        Self {
+            out,
+            colour,
+            bar: None,
+            edits: BTreeMap::new(),
+            events: BTreeMap::new(),
+            latencies: Vec::new(),
+        }
+    }
+
+    /// A step of the demo: what is being done now.
+    pub fn step(&mut self, text: &str) -> io::Result<()> {
+        let mark = self.paint("1;36", "▸");
+        writeln!(self.out, "{mark} {text}")
+    }
+
+    /// The first sync, `done` of `all`. The last call, with `done == all`, takes the bar away.
+    pub fn progress(&mut self, done: u64, all: u64) -> io::Result<()> {
+        if self.colour {
+            let bar = self.bar.get_or_insert_with(|| bar(all));
+            bar.set_position(done);
+            if done >= all {
+                bar.finish_and_clear();
+                self.bar = None;
+            }
+            return Ok(());
+        }
+        if done >= all { writeln!(self.out, "  {done} of {all} employees") } else { Ok(()) }
+    }
+
+    /// Counts an edit for the table.
+    pub fn edit(&mut self, edit: &Edit) {
+        *self.edits.entry(edit.kind).or_default() += 1;
+    }
+
+    /// A line for a delivery.
+    pub fn delivery(&mut self, delivery: &Delivery) -> io::Result<()> {
+        *self.events.entry(delivery.event.clone()).or_default() += 1;
+        self.latencies.extend(delivery.latency.filter(|_| delivery.outcome == Outcome::Accepted));
+        let (colour, mark) = match delivery.outcome {
+            Outcome::Accepted => ("32", "✓"),
+            Outcome::Rejected => ("31", "✗"),
+            Outcome::Held => ("33", "‖"),
+        };
+        let mark = self.paint(colour, mark);
+        let latency = delivery.latency.map_or_else(String::new, milliseconds);
+        let code =
+            delivery.error_code.as_deref().map_or_else(String::new, |code| self.paint("31", code) + "  ");
+        writeln!(
+            self.out,
+            "{:>7.2}s  {mark} {:<9} employee {:<8} {latency:>10}  {code}{}",
+            delivery.at.as_secs_f64(),
+            delivery.event,
+            delivery.employee_id,
+            self.paint("2", &fields(&delivery.fields)),
+        )
+    }
+
+    /// The table at the end.
+    pub fn summary(&mut self, verdict: &Verdict) -> io::Result<()> {
+        writeln!(self.out)?;
+        self.heading("Edits by HR")?;
+        for (kind, count) in &self.edits {
+            writeln!(self.out, "  {:<28}{count:>8}", kind.name())?;
+        }
+        writeln!(self.out, "  {:<28}{:>8}", "all", self.edits.values().sum::<u64>())?;
+        self.heading("Deliveries")?;
+        for (event, count) in &self.events {
+            writeln!(self.out, "  {event:<28}{count:>8}")?;
+        }
+        self.latencies.sort_unstable();
+        for (name, thousandths) in [("half within", 500), ("99 % within", 990), ("all within", 1000)] {
+            if let Some(latency) = percentile(&self.latencies, thousandths) {
+                writeln!(self.out, "  {name:<28}{:>11}", milliseconds(latency))?;
+            }
+        }
+        self.heading("HR and Benefits")?;
+        writeln!(self.out, "  {:<28}{:>8}", "employees synced", verdict.synced)?;
+        writeln!(self.out, "  {:<28}{:>8}", "refused, and why is shown", verdict.failed)?;
+        self.judge(verdict)
+    }
+
+    fn judge(&mut self, verdict: &Verdict) -> io::Result<()> {
+        if verdict.differences.is_empty() {
+            let word = self.paint("1;32", "in step");
+            return writeln!(self.out, "  {word}: every synced record is the same on both sides");
+        }
+        let word = self.paint("1;31", "not in step");
+        writeln!(self.out, "  {word}: {} records differ", verdict.differences.len())?;
+        for (employee, names) in verdict.differences.iter().take(20) {
+            writeln!(self.out, "    employee {employee:<8} {}", fields(names))?;
+        }
+        Ok(())
+    }
+
+    fn heading(&mut self, text: &str) -> io::Result<()> {
+        let text = self.paint("1", text);
+        writeln!(self.out, "{text}")
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+fn bar(all: u64) -> ProgressBar {
+    let bar = ProgressBar::new(all);
+    // The template is a constant; were it wrong, the default one would do.
+    if let Ok(style) =
+        ProgressStyle::with_template("  {bar:40.cyan} {pos} of {len} employees, {per_sec}, {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn fields(names: &[String]) -> String {
+    let shown: Vec<&str> = names.iter().take(FIELDS_SHOWN).map(String::as_str).collect();
+    match names.len().saturating_sub(FIELDS_SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}
+
+/// The least value that so many thousandths of the (sorted) values do not exceed.
+fn percentile(sorted: &[Duration], thousandths: usize) -> Option<Duration> {
+    let rank = (sorted.len() * thousandths).div_ceil(1000);
+    sorted.get(rank.checked_sub(1)?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(event: &str, outcome: Outcome) -> Delivery {
+        Delivery {
+            at: Duration::from_millis(1_234),
+            employee_id: "42".to_owned(),
+            event: event.to_owned(),
+            fields: vec!["surname".to_owned(), "packageId".to_owned()],
+            outcome,
+            error_code: (outcome == Outcome::Rejected).then(|| "unknown-value".to_owned()),
+            latency: Some(Duration::from_micros(12_340)),
+        }
+    }
+
+    fn written(colour: bool, draw: impl FnOnce(&mut Terminal<Vec<u8>>) -> io::Result<()>) -> String {
+        let mut terminal = Terminal::new(Vec::new(), colour);
+        draw(&mut terminal).unwrap();
+        String::from_utf8(terminal.out).unwrap()
+    }
+
+    #[test]
+    fn a_delivery_is_one_plain_line_in_a_pipe() {
+        let line = written(false, |terminal| terminal.delivery(&delivery("updated", Outcome::Accepted)));
+        assert_eq!(line, "   1.23s  ✓ updated   employee 42          12.3 ms  surname, packageId\n");
+        let line = written(false, |terminal| terminal.delivery(&delivery("rejected", Outcome::Rejected)));
+        assert_eq!(
+            line,
+            "   1.23s  ✗ rejected  employee 42          12.3 ms  unknown-value  surname, packageId\n"
+        );
+    }
+
+    #[test]
+    fn colour_is_for_terminals_only() {
+        let draw = |terminal: &mut Terminal<Vec<u8>>| {
+            terminal.step("Starting")?;
+            terminal.delivery(&delivery("held", Outcome::Held))?;
+            terminal.summary(&Verdict::default())
+        };
+        assert!(!written(false, draw).contains('\x1b'));
+        assert!(written(true, draw).contains("\x1b[33m‖\x1b[0m"));
+    }
+
+    #[test]
+    fn many_fields_are_counted_after_the_sixth() {
+        let names: Vec<String> = (1..=9).map(|n| format!("f{n}")).collect();
+        assert_eq!(fields(&names), "f1, f2, f3, f4, f5, f6 and 3 more");
+    }
+
+    #[test]
+    fn progress_in_a_pipe_is_one_line_at_the_end() {
+        let lines = written(false, |terminal| (0..=5).try_for_each(|done| terminal.progress(done, 5)));
+        assert_eq!(lines, "  5 of 5 employees\n");
+    }
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let hundred: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&hundred, 500), Some(Duration::from_millis(50)));
+        assert_eq!(percentile(&hundred, 990), Some(Duration::from_millis(99)));
+        assert_eq!(percentile(&hundred, 1000), Some(Duration::from_millis(100)));
+        assert_eq!(percentile(&hundred[..1], 500), Some(Duration::from_millis(1)));
+        assert_eq!(percentile(&[], 500), None);
+    }
+
+    #[test]
+    fn the_summary_names_those_that_differ() {
+        let verdict =
+            Verdict { synced: 9, failed: 1, differences: vec![("7".to_owned(), vec!["surname".to_owned()])] };
+        let text = written(false, |terminal| {
+            terminal.edit(&Edit { kind: Kind::PayRise, employees: vec![7] });
+            terminal.delivery(&delivery("updated", Outcome::Accepted))?;
+            terminal.summary(&verdict)
+        });
+        assert!(text.contains("  pay rise                           1\n"), "{text}");
+        assert!(text.contains("  half within                     12.3 ms\n"), "{text}");
+        assert!(text.contains("  not in step: 1 records differ\n    employee 7        surname\n"), "{text}");
+    }
+}
