@@ -15,6 +15,9 @@
 
 mod support;
 
+mod client;
 mod cluster;
 mod demo;
+mod replication;
+mod replication_support;
 mod sandbox;
