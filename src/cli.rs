@@ -144,7 +144,9 @@ async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
     for title in setup::apply(&admin(&args.admin)?, &config).await? {
         say(&format!("done: {title}"));
     }
-    say("Next: describe the site with psql (see sql/demo/describe.sql for an example), then: benefits-sync run");
+    say(
+        "Next: describe the site with psql (see sql/demo/describe.sql for an example), then: benefits-sync run",
+    );
     Ok(())
 }
 
@@ -179,7 +181,8 @@ fn load(args: &ConfigArgs) -> Result<Config, Exit> {
 fn admin(args: &AdminArgs) -> Result<Target, Exit> {
     let url = args.admin_url.clone().unwrap_or_else(admin_url_of_environment);
     let config = Config::load(&args.config.config).map_err(|error| Exit::new(USAGE, error))?;
-    let database = crate::config::Database { url: SecretString::from(url), password_file: None, ..config.database };
+    let database =
+        crate::config::Database { url: SecretString::from(url), password_file: None, ..config.database };
     let target = Target::for_ledger(&database).map_err(|error| Exit::new(USAGE, error))?;
     Ok(target)
 }
@@ -187,7 +190,9 @@ fn admin(args: &AdminArgs) -> Result<Target, Exit> {
 /// libpq's variables as a URL, with libpq's defaults.
 fn admin_url_of_environment() -> String {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    let variable = |name: &str, default: &str| std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned());
+    let variable = |name: &str, default: &str| {
+        std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
+    };
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let user = variable("PGUSER", &variable("USER", "postgres"));
     let password = std::env::var("PGPASSWORD").map(|p| format!(":{}", encode(&p))).unwrap_or_default();
@@ -203,8 +208,10 @@ fn admin_url_of_environment() -> String {
 
 /// Log lines go to standard error, so that a command's own output can be piped.
 fn log_to_stderr(log: &Log) -> Result<(), Exit> {
-    let level: Targets =
-        log.level.parse().map_err(|error| Exit::new(USAGE, anyhow::anyhow!("log.level {:?}: {error}", log.level)))?;
+    let level: Targets = log
+        .level
+        .parse()
+        .map_err(|error| Exit::new(USAGE, anyhow::anyhow!("log.level {:?}: {error}", log.level)))?;
     let registry = tracing_subscriber::registry().with(level);
     match log.format {
         LogFormat::Json => registry
@@ -213,7 +220,9 @@ fn log_to_stderr(log: &Log) -> Result<(), Exit> {
         LogFormat::Text => {
             use std::io::IsTerminal as _;
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            registry.with(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr)).init();
+            registry
+                .with(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr))
+                .init();
         }
     }
     Ok(())

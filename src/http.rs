@@ -21,20 +21,28 @@ struct Shared {
 }
 
 /// Serves until `shutdown`.
-pub async fn serve(listener: TcpListener, metrics: Metrics, health: Arc<Health>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+) {
     let router = Router::new()
         .route("/metrics", get(scrape))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Shared { metrics, health });
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await {
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    {
         tracing::error!(%error, "metrics and health are no longer served");
     }
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response {
     match shared.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Ok(text) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "the metrics cannot be rendered");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

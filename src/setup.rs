@@ -103,10 +103,9 @@ fn settings(config: &Config) -> String {
         literal(&config.database.publication)
     );
     // The logins of the URLs may have names of their own.
-    for (url, role) in [
-        (&config.database.url, "benefits_service"),
-        (config.replication_url(), "benefits_reader"),
-    ] {
+    for (url, role) in
+        [(&config.database.url, "benefits_service"), (config.replication_url(), "benefits_reader")]
+    {
         if let Ok(target) = Target::parse(url.expose_secret()) {
             sql.push_str(&format!("select benefits.grant_login({}, '{role}');\n", literal(&target.user)));
         }
@@ -124,7 +123,10 @@ pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, Setup
     let steps = steps(config, version(&session).await?);
     for step in &steps {
         tracing::info!(step = step.title, "setting up");
-        let sql = format!("begin; set local lock_timeout = '5s'; set local client_min_messages = warning;\n{}\ncommit;", step.sql);
+        let sql = format!(
+            "begin; set local lock_timeout = '5s'; set local client_min_messages = warning;\n{}\ncommit;",
+            step.sql
+        );
         run(&session, &step.title, &sql).await?;
     }
     make_key(&config.ledger.fingerprint_key_file)?;
@@ -163,7 +165,10 @@ async fn version(session: &Session) -> Result<i32, SetupError> {
 /// Makes the fingerprint key where there is none: 64 hex digits, readable by its owner only.
 pub fn make_key(path: &Path) -> Result<(), SetupError> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let fault = |error: std::io::Error| SetupError::Key { path: path.display().to_string(), reason: error.to_string() };
+    let fault = |error: std::io::Error| SetupError::Key {
+        path: path.display().to_string(),
+        reason: error.to_string(),
+    };
     let mut options = std::fs::OpenOptions::new();
     let mut file = match options.write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => file,

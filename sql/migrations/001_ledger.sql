@@ -71,7 +71,10 @@ create table benefits.picklist_value (
     benefits_value text not null,
     constraint picklist_value_pk primary key (field, hr_value),
     constraint picklist_value_field_ck check (
-        field in ('title', 'gender', 'payBasis', 'payFrequency', 'payChangeReason')
+        field in (
+            'title', 'gender', 'payBasis', 'payFrequency', 'payChangeReason',
+            'pay_basis', 'pay_frequency', 'pay_change_reason'
+        )
     )
 );
 comment on table benefits.picklist_value is

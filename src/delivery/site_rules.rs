@@ -22,7 +22,11 @@ pub(super) async fn from_platform(client: &Client) -> Result<Lists, Box<super::o
 }
 
 /// Reads the site's part from the ledger; the platform's part is taken over from `known`.
-pub(super) async fn load(session: &Session, config: &Config, known: Option<&Rules>) -> Result<Rules, LedgerError> {
+pub(super) async fn load(
+    session: &Session,
+    config: &Config,
+    known: Option<&Rules>,
+) -> Result<Rules, LedgerError> {
     let site = Site::load(session).await?;
     let sql = "select field, hr_value, benefits_value from benefits.picklist_value";
     let rows = session.query("read translations", sql, &[]).await?;

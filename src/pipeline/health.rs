@@ -29,7 +29,11 @@ impl std::fmt::Display for NotReady {
             Self::LedgerAway => f.write_str("the ledger cannot be reached"),
             Self::Halted(code) => write!(f, "delivery is halted: {code}"),
             Self::CommitInvisible(waited) => {
-                write!(f, "a commit has been waiting {} s to become visible: is a synchronous standby away?", waited.as_secs())
+                write!(
+                    f,
+                    "a commit has been waiting {} s to become visible: is a synchronous standby away?",
+                    waited.as_secs()
+                )
             }
         }
     }
@@ -92,7 +96,8 @@ impl Health {
         if let Some(code) = &*self.halted.borrow() {
             faults.push(NotReady::Halted(code.clone()));
         }
-        let waited = self.invisible_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed());
+        let waited =
+            self.invisible_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed());
         if let Some(waited) = waited.filter(|waited| *waited > INVISIBLE_MAX) {
             faults.push(NotReady::CommitInvisible(waited));
         }

@@ -55,7 +55,9 @@ pub(super) enum ReadError {
     Decode { lsn: Lsn, source: pgoutput::DecodeError },
     #[error("at {lsn}: {source}")]
     Selection { lsn: Lsn, source: SelectionError },
-    #[error("the site is not described yet: run its description with psql (describe_record, describe_source)")]
+    #[error(
+        "the site is not described yet: run its description with psql (describe_record, describe_source)"
+    )]
     NotDescribed,
     #[error("the site's description changed; starting again with the new one")]
     DescriptionChanged,
@@ -131,7 +133,9 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
     );
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     let database = &setting.config.database;
-    let stream = connection.start(StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger)).await?;
+    let stream = connection
+        .start(StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger))
+        .await?;
     tracing::info!(slot = database.slot, "streaming");
     setting.metrics.connected(true);
     setting.health.set_streaming(Ok(()));
@@ -225,7 +229,11 @@ impl Reader {
 }
 
 /// Takes one frame; the LSN of a keepalive that stands for everything before it.
-fn take(frame: &Frame<'_>, selector: &mut Selector, commits: &mut Vec<Commit>) -> Result<Option<Lsn>, ReadError> {
+fn take(
+    frame: &Frame<'_>,
+    selector: &mut Selector,
+    commits: &mut Vec<Commit>,
+) -> Result<Option<Lsn>, ReadError> {
     match frame {
         Frame::Data { wal_start, payload, .. } => {
             let lsn = *wal_start;

@@ -63,7 +63,9 @@ pub enum StartError {
     )]
     KeyChanged,
     /// The ledger is about another platform.
-    #[error("benefits.platform_id is {configured}, but the ledger is about {held}: a ledger never changes its platform")]
+    #[error(
+        "benefits.platform_id is {configured}, but the ledger is about {held}: a ledger never changes its platform"
+    )]
     OtherPlatform {
         /// In the configuration.
         configured: String,
@@ -71,7 +73,9 @@ pub enum StartError {
         held: String,
     },
     /// There is no ledger in the database.
-    #[error("the database has no schema benefits, or one of another version: run benefits-sync setup first ({0})")]
+    #[error(
+        "the database has no schema benefits, or one of another version: run benefits-sync setup first ({0})"
+    )]
     NotSetUp(LedgerError),
     /// Stopped before it had started.
     #[error("stopped before PostgreSQL could be reached")]
@@ -90,7 +94,8 @@ pub fn targets(config: &Config) -> Result<Targets, StartError> {
 /// Reads the fingerprint key.
 pub fn fingerprint_key(path: &Path) -> Result<FingerprintKey, StartError> {
     let fault = |reason: String| StartError::Key { path: path.display().to_string(), reason };
-    let text = std::fs::read_to_string(path).map_err(|error| fault(format!("{error}; benefits-sync setup makes one")))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| fault(format!("{error}; benefits-sync setup makes one")))?;
     FingerprintKey::from_hex(text.trim()).map_err(|error| fault(error.to_string()))
 }
 
@@ -106,9 +111,15 @@ pub(super) async fn check(config: &Config, shutdown: &CancellationToken) -> Resu
                 Agreement::Yes => return Ok(Started { targets, key }),
                 Agreement::AskAgain(error) => tracing::warn!(%error, "the ledger cannot be read yet"),
             },
-            Err(error) if error.class() == ConnectErrorClass::Usage => return Err(StartError::Refused(error)),
+            Err(error) if error.class() == ConnectErrorClass::Usage => {
+                return Err(StartError::Refused(error));
+            }
             Err(error) => {
-                tracing::warn!(error = error.primary(), detail = error.detail(), "PostgreSQL is away; waiting for it");
+                tracing::warn!(
+                    error = error.primary(),
+                    detail = error.detail(),
+                    "PostgreSQL is away; waiting for it"
+                );
             }
         }
         failures += 1;
@@ -141,7 +152,8 @@ async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Resu
     }
     let sql = "update benefits.site set platform_id = $1, fingerprint_check = $2, time_zone = $3 \
                where platform_id is distinct from $1 or fingerprint_check is distinct from $2 or time_zone <> $3";
-    match session.execute("note the platform", sql, &[configured, &check, &config.reconcile.time_zone]).await {
+    match session.execute("note the platform", sql, &[configured, &check, &config.reconcile.time_zone]).await
+    {
         Ok(_) => Ok(Agreement::Yes),
         Err(error) if error.trouble() == Trouble::Passing => Ok(Agreement::AskAgain(error)),
         Err(error) => Err(StartError::NotSetUp(error)),
@@ -150,13 +162,20 @@ async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Resu
 
 /// Makes sure that there is a slot, and that it is the one that the ledger has followed. Whatever is not as it was is
 /// doubt, noted durably: reconcile answers it.
-pub(super) async fn slot(config: &Config, session: &Session, connection: &mut Connection) -> Result<(), ReadError> {
+pub(super) async fn slot(
+    config: &Config,
+    session: &Session,
+    connection: &mut Connection,
+) -> Result<(), ReadError> {
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
     let held = Checkpoint::load(session).await?;
     let state = slot_state(session, name).await?;
     if state == SlotState::Lost {
-        tracing::error!(slot = name, "the slot is lost: PostgreSQL has removed WAL that it needed; making a new one");
+        tracing::error!(
+            slot = name,
+            "the slot is lost: PostgreSQL has removed WAL that it needed; making a new one"
+        );
         connection.drop_slot(name).await?;
     }
     let fresh = state != SlotState::Usable;
@@ -175,7 +194,10 @@ pub(super) async fn slot(config: &Config, session: &Session, connection: &mut Co
     };
     let Some(doubt) = doubt else { return Ok(()) };
     if held.is_some() {
-        tracing::warn!(doubt, "the WAL is not the one that the ledger followed; a comparison of everyone answers it");
+        tracing::warn!(
+            doubt,
+            "the WAL is not the one that the ledger followed; a comparison of everyone answers it"
+        );
     }
     note_doubt(session, doubt).await?;
     let checkpoint = Checkpoint {
@@ -211,4 +233,3 @@ async fn slot_state(session: &Session, name: &str) -> Result<SlotState, LedgerEr
         Some(false) => SlotState::Usable,
     })
 }
-

@@ -6,6 +6,7 @@
 
 pub mod database;
 pub mod shared;
+pub mod site;
 
 use benefits_sync::demo::binaries::Binaries;
 use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
