@@ -38,7 +38,7 @@ const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How old the platform's picklists and packages may get.
-const LISTS_MAX_AGE: Duration = Duration::from_secs(600);
+const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
 
 /// What the reader tells delivery.
 #[derive(Debug)]
@@ -339,7 +339,7 @@ impl<'o> Dispatcher<'o> {
         match &failure.class {
             Class::Halt { reason } => self.halt(reason.as_str()),
             _ => {
-                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without")
+                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without");
             }
         }
     }
@@ -419,9 +419,8 @@ async fn write_intents(
     match work::write_intents(&session, token, &intents).await {
         Ok(ours) => {
             let ours: std::collections::HashSet<String> = ours.into_iter().collect();
-            let reserved = |intent: &Intent| match ours.contains(&intent.employee_id) {
-                true => Reserved::Ours,
-                false => Reserved::NotOurs,
+            let reserved = |intent: &Intent| {
+                if ours.contains(&intent.employee_id) { Reserved::Ours } else { Reserved::NotOurs }
             };
             Ok(intents.iter().map(reserved).collect())
         }
