@@ -184,10 +184,10 @@ async fn demo_command(args: demo::Args) -> Result<(), Exit> {
     match in_step {
         Ok(true) => Ok(()),
         Ok(false) => Err(Exit::new(FAILED, anyhow::anyhow!("HR and Benefits are not in step"))),
-        Err(error) if error.chain().any(|cause| cause.is::<demo::binaries::BinariesError>()) => {
-            Err(Exit::new(NOT_READY, error))
+        Err(error) => {
+            let fetched = !error.downcast_ref().is_some_and(demo::StageError::is_not_fetched);
+            Err(Exit { code: if fetched { FAILED } else { NOT_READY }, error })
         }
-        Err(error) => Err(Exit::new(FAILED, error)),
     }
 }
 

@@ -82,6 +82,13 @@ pub enum StageError {
     Load(#[from] LoadError),
 }
 
+impl StageError {
+    /// Whether PostgreSQL has to be fetched first.
+    pub fn is_not_fetched(&self) -> bool {
+        matches!(self, Self::Cluster(ClusterError::Binaries(_) | ClusterError::NoUser))
+    }
+}
+
 /// A PostgreSQL with an HR database full of people, before anything of ours is in it.
 #[derive(Debug)]
 pub struct Stage {

@@ -5,11 +5,12 @@
 //! Everything is fed with plain data, and written to any [`Write`], so that tests can read it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::edits::{Edit, Kind};
@@ -256,10 +257,14 @@ impl<W: Write> Terminal<W> {
 fn bar(all: u64) -> ProgressBar {
     let bar = ProgressBar::new(all);
     // The template is a constant; were it wrong, the default one would do.
-    if let Ok(style) =
-        ProgressStyle::with_template("  {bar:40.cyan} {pos} of {len} employees, {per_sec}, {eta} left")
-    {
-        bar.set_style(style);
+    // Within 80 columns: a line that wraps is not taken away cleanly.
+    let template = "  {bar:30.cyan} {pos} of {len} employees, {rate}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // Nothing to be done where a bar cannot be drawn.
+            let _drawn = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar
 }
