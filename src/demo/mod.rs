@@ -1,14 +1,15 @@
 //! All of it on one laptop: a throw-away PostgreSQL, a made-up HR application, and a simulated platform.
 //!
 //! ```text
-//!  cluster ──▶ schema, description ──▶ people ──▶ first sync ──▶ edits ──▶ the pipeline ──▶ sandbox
-//!  (binaries)  (sql/demo)              (seeded)   (progress)     (seeded)       │
-//!                                                                               ▼
-//!                                                                           terminal
+//!  cluster ──▶ schema ──▶ people ──▶ setup, description ──▶ first sync ──▶ edits ──▶ the pipeline ──▶ sandbox
+//!  (binaries)  (sql/demo) (seeded)                          (progress)     (seeded)       │ history        │ accounts
+//!                                                                               follow ◀──┘                │
+//!                                                                                 │       HR's records     ▼
+//!                                                                              terminal ◀───────────── verdict
 //! ```
 //!
 //! [`cluster`] is used by the integration tests as well: nothing in it knows of the demo. [`Stage::set`] does what comes
-//! before the pipeline.
+//! before anything of ours; [`show::run`] is the rest, from beginning to end. Read that first.
 
 pub mod binaries;
 pub mod cluster;

@@ -66,8 +66,12 @@ pub async fn run(args: &Args, stop: CancellationToken, bar: Bar) -> anyhow::Resu
     let settled = show.settle(&mut follower).await?;
     let verdict = verdict::judge(&show.hr, &show.sandbox, EMAIL, &ids, loaded).await?;
     show.out.summary(&verdict, settled)?;
+    let in_step = settled && verdict.differences.is_empty();
+    if !in_step {
+        show.out.step(&format!("The same people and the same edits again: --seed {seed}"))?;
+    }
     show.running.stop().await?;
-    Ok(settled && verdict.differences.is_empty())
+    Ok(in_step)
 }
 
 /// Every other employee.
@@ -146,10 +150,17 @@ impl Running {
         bail!("the pipeline has ended by itself")
     }
 
-    async fn stop(self) -> anyhow::Result<()> {
+    async fn stop(mut self) -> anyhow::Result<()> {
         self.shutdown.cancel();
-        tokio::time::timeout(STOP_MAX, self.task).await.context("the pipeline does not stop")???;
+        tokio::time::timeout(STOP_MAX, &mut self.task).await.context("the pipeline does not stop")???;
         Ok(())
+    }
+}
+
+/// Left in a hurry: the pipeline must not see the server go, and complain.
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 

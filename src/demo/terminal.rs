@@ -17,7 +17,7 @@ use super::edits::{Edit, Kind};
 use super::verdict::Verdict;
 
 /// Employees listed before the rest are counted.
-const LISTED_MAX: usize = 20;
+const LISTED_MAX: usize = 10;
 /// Fields named on a line before the rest are counted.
 const FIELDS_SHOWN: usize = 4;
 /// From so many on, fields are not named at all: the record was sent in full, or nearly.
@@ -235,10 +235,10 @@ impl<W: Write> Terminal<W> {
     }
 
     fn judge(&mut self, verdict: &Verdict, settled: bool) -> io::Result<()> {
-        let (colour, word, rest) = match (verdict.differences.is_empty(), settled) {
+        let (colour, word, rest) = match (settled, verdict.differences.is_empty()) {
             (true, true) => ("1;32", "In step", "what Benefits holds is what HR holds"),
-            (true, false) => ("1;31", "Not settled", "the last edits had not arrived in time"),
-            (false, _) => ("1;31", "Not in step", "Benefits does not hold what HR holds"),
+            (true, false) => ("1;31", "Not in step", "Benefits does not hold what HR holds"),
+            (false, _) => ("1;31", "Not settled", "not everything had arrived in time"),
         };
         let word = self.paint(colour, word);
         writeln!(self.out, "\n{word}: {rest}.")
@@ -388,6 +388,6 @@ mod tests {
     fn only_a_settled_demo_without_differences_is_in_step() {
         let ends = |settled| written(false, |terminal| terminal.summary(&Verdict::default(), settled));
         assert!(ends(true).ends_with("In step: what Benefits holds is what HR holds.\n"));
-        assert!(ends(false).ends_with("Not settled: the last edits had not arrived in time.\n"));
+        assert!(ends(false).ends_with("Not settled: not everything had arrived in time.\n"));
     }
 }
