@@ -33,6 +33,8 @@ const LOAD_MAX: usize = 256;
 const UNDER_WAY_MAX: usize = 1024;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// Scans between two looks for claims of instances that are no more.
+const RESCUE_EVERY: u32 = 5;
 /// Employees that a scan names.
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
@@ -103,6 +105,7 @@ pub struct Dispatcher<'o> {
     lists_at: Instant,
     asked_at: Instant,
     paused: bool,
+    ticks: u32,
     lanes: Lanes,
     loading: usize,
     events: JoinSet<Event>,
@@ -124,6 +127,7 @@ impl<'o> Dispatcher<'o> {
             lists_at: Instant::now(),
             asked_at: Instant::now(),
             paused: false,
+            ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
             loading: 0,
             events: JoinSet::new(),
@@ -200,7 +204,6 @@ impl<'o> Dispatcher<'o> {
                 match end? {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
-                        self.outfit.metrics.acknowledged(recorded.latency_seconds);
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
                     End::Halt(code) => {
@@ -310,7 +313,10 @@ impl<'o> Dispatcher<'o> {
         {
             self.ask_platform().await?;
         }
-        work::rescue(&self.session).await?;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(RESCUE_EVERY) {
+            work::rescue(&self.session).await?;
+        }
         if self.context.gate.room(1) > 0 {
             self.scan().await?;
         }
