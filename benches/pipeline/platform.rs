@@ -32,7 +32,8 @@ impl Platform {
         let url = format!("http://{}/api/v1", listener.local_addr().expect("an address"));
         let counts = Arc::clone(&seen);
         std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener).expect("a listener");
                 while let Ok((stream, _)) = listener.accept().await {
@@ -102,7 +103,10 @@ fn answer(head: &str, seen: &Seen) -> String {
     } else {
         ("200 OK", "{\"id\":\"bench\",\"name\":\"Bench\",\"status\":\"active\"}".to_owned())
     };
-    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
