@@ -26,8 +26,8 @@ create table hr.person (
 ) with (fillfactor = 50);
 create procedure hr.change(employees bigint, rows_each bigint, mark text) language plpgsql as $$
 begin
-    for first in 0 .. employees - 1 by rows_each loop
-        update hr.person set mobile = mark || id where id > first and id <= first + rows_each;
+    for low in 0 .. employees - 1 by rows_each loop
+        update hr.person set mobile = mark || id where id > low and id <= low + rows_each;
         commit;
     end loop;
 end $$;

@@ -17,6 +17,7 @@ use super::gate::Gate;
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
+use super::pace::Pace;
 use super::retry::Schedule;
 use super::site_rules;
 use crate::config::Config;
@@ -28,9 +29,11 @@ use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
 
 /// Employees that one statement loads.
-const LOAD_MAX: usize = 256;
+const LOAD_MAX: usize = 512;
+/// Loads under way at once: one is read while another one's rows are on their way.
+const LOADS_MAX: usize = 2;
 /// Employees under way, beyond which none is loaded.
-const UNDER_WAY_MAX: usize = 1024;
+const UNDER_WAY_MAX: usize = 2048;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// Scans between two looks for claims of instances that are no more.
@@ -107,6 +110,7 @@ pub struct Dispatcher<'o> {
     paused: bool,
     ticks: u32,
     lanes: Lanes,
+    pace: Pace,
     loading: usize,
     events: JoinSet<Event>,
     batchers: JoinSet<Result<(), LedgerError>>,
@@ -129,6 +133,11 @@ impl<'o> Dispatcher<'o> {
             paused: false,
             ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
+            pace: Pace::new(
+                outfit.config.delivery.concurrency.saturating_mul(2).max(64),
+                UNDER_WAY_MAX,
+                Instant::now(),
+            ),
             loading: 0,
             events: JoinSet::new(),
             batchers,
@@ -178,11 +187,9 @@ impl<'o> Dispatcher<'o> {
 
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
-        let free = UNDER_WAY_MAX.saturating_sub(busy).min(LOAD_MAX);
+        let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
         let room = if self.paused { 0 } else { self.context.gate.room(free) };
-        // Beyond what is in flight only so much is prepared that a later single change does not wait behind it.
-        let prepared_max = self.outfit.config.delivery.concurrency.saturating_mul(4);
-        if room == 0 || self.loading >= 2 || busy >= prepared_max.max(64) || !self.lanes.is_waiting() {
+        if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return;
         }
         let ids = self.lanes.take(room);
@@ -201,6 +208,7 @@ impl<'o> Dispatcher<'o> {
                 self.loaded(ids, works)
             }
             Event::Delivered { id, end } => {
+                self.pace.ended(Instant::now());
                 match end? {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
