@@ -30,7 +30,7 @@ const REGISTERED_ONE_IN: usize = 8;
 /// Between two looks at the ledger.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long the reader may take to come up.
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_mins(1);
 /// How long what was edited last may take to arrive.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// How long a reader that stops may take.
