@@ -369,13 +369,16 @@ mod tests {
         let text = written(false, |terminal| {
             terminal.edit(&Edit { kind: Kind::PayRise, employees: vec![7] });
             terminal.edited_for(Duration::from_millis(500));
-            terminal.delivery(&delivery("linked", Outcome::Accepted))?;
+            let linked =
+                Delivery { latency: Some(Duration::from_secs(9)), ..delivery("linked", Outcome::Accepted) };
+            terminal.delivery(&linked)?;
             terminal.delivery(&delivery("updated", Outcome::Accepted))?;
             terminal.summary(&verdict, true)
         });
         for line in [
             "  pay rise                           1\n  all                                1   2 a second\n",
             "  half within (p50)               12.3 ms\n",
+            "  all within                      12.3 ms\n",
             "  refused, for HR to mend            1\n    employee 3        Title is empty\n",
             "  different                          1\n    employee 7        surname\n",
             "\nNot in step: Benefits does not hold what HR holds.\n",
