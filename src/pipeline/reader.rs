@@ -11,6 +11,7 @@ use super::marker::{Ended, Marker, Seeded, Step};
 use super::start::{self, Targets};
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
+use crate::failpoint;
 use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -61,6 +62,8 @@ pub(super) enum ReadError {
     NotDescribed,
     #[error("the site's description changed; starting again with the new one")]
     DescriptionChanged,
+    #[error(transparent)]
+    FailPoint(#[from] failpoint::Tripped),
     #[error("the marker task ended abnormally")]
     Marker(#[source] tokio::task::JoinError),
 }
@@ -133,9 +136,8 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
     );
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     let database = &setting.config.database;
-    let stream = connection
-        .start(StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger))
-        .await?;
+    let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger);
+    let stream = connection.start(StartOptions { idle_limit: database.idle_limit, ..options }).await?;
     tracing::info!(slot = database.slot, "streaming");
     setting.metrics.connected(true);
     setting.health.set_streaming(Ok(()));
@@ -204,21 +206,26 @@ impl Reader {
                         idle = take(&frame, &mut self.selector, &mut self.commits)?;
                     }
                     setting.metrics.decided(&self.selector.take_decisions());
-                    self.hand_over(idle).await;
+                    if !self.commits.is_empty() {
+                        failpoint::hit("row-read").await?;
+                    }
+                    self.hand_over(idle).await?;
                 }
             }
         }
     }
 
-    async fn hand_over(&mut self, idle: Option<Lsn>) {
+    async fn hand_over(&mut self, idle: Option<Lsn>) -> Result<(), ReadError> {
         if !self.commits.is_empty() {
             let commits = std::mem::take(&mut self.commits);
             // A closed channel means that the marker has ended; its error ends the session.
             drop(self.handed.send(Step::Commits(commits)).await);
+            failpoint::hit("commit-handed").await?;
         }
         if let Some(lsn) = idle {
             drop(self.handed.send(Step::Idle(lsn)).await);
         }
+        Ok(())
     }
 
     async fn refresh_failed(&mut self) -> Result<(), ReadError> {
