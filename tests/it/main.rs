@@ -17,8 +17,10 @@ mod support;
 
 mod client;
 mod cluster;
+mod crashes;
 mod demo;
 mod main_job;
 mod replication;
 mod replication_support;
 mod sandbox;
+mod simulation;
