@@ -42,6 +42,8 @@ pub struct Site {
     pub directory: tempfile::TempDir,
     /// Appended to the configuration file; set before the pipeline starts.
     pub more: String,
+    /// The same within its `[database]`.
+    pub more_of_database: String,
     pub http: u16,
     running: Option<Running>,
 }
@@ -74,6 +76,7 @@ impl Site {
             sandbox: Sandbox::start(options).await.unwrap(),
             directory,
             more: String::new(),
+            more_of_database: String::new(),
             http: free,
             running: None,
         }
@@ -83,11 +86,12 @@ impl Site {
     pub fn config_file(&self) -> PathBuf {
         let directory = self.directory.path().display();
         let text = format!(
-            "[database]\nurl = \"{}\"\nslot = \"{}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\nslot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
              email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
             self.database.url,
             self.database.slot,
+            self.more_of_database,
             self.sandbox.base_url(),
             self.http,
             self.more
