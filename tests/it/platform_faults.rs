@@ -180,21 +180,31 @@ async fn a_suspended_platform_halts_the_site_until_it_is_active() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_forbidden_site_halts_and_so_does_a_withdrawn_platform() {
+async fn a_forbidden_site_halts_until_it_is_allowed() {
+    halts_on("forbidden", "forbidden").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_that_is_not_found_halts_the_site_and_breaks_no_link() {
+    halts_on("not-found", "wrong-platform").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_withdrawn_platform_halts_the_site_and_breaks_no_link() {
+    halts_on("gone", "wrong-platform").await;
+}
+
+async fn halts_on(fault: &str, code: &str) {
     if !support::wanted(18) {
         return;
     }
-    for (fault, code) in
-        [("forbidden", "forbidden"), ("not-found", "wrong-platform"), ("gone", "wrong-platform")]
-    {
-        let mut site = site(QUICK, 1..=3).await;
-        site.sandbox.arm(fault.parse().unwrap());
-        rename(&site, "Withdrawn", 3).await;
-        halted_for(&site, code).await;
-        site.sandbox.disarm_all();
-        goes_on(&site).await;
-        site.stop().await;
-    }
+    let mut site = site(QUICK, 1..=3).await;
+    site.sandbox.arm(fault.parse().unwrap());
+    rename(&site, "Withdrawn", 3).await;
+    halted_for(&site, code).await;
+    site.sandbox.disarm_all();
+    goes_on(&site).await;
+    site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,7 +221,7 @@ async fn a_linked_account_that_is_gone_is_broken_only_after_the_platform_was_pro
         rename(&site, &format!("Gone{id}"), 3).await;
         site.settled().await;
         assert_eq!(site.status(id).await, ("failed".to_owned(), Some("link-broken".to_owned())));
-        assert_eq!(proofs(), before + 1);
+        assert!(proofs() > before);
         assert!(site.sandbox.account_of(id).is_none(), "never created again by itself");
         assert_eq!(site.status("3").await.0, "successful");
     }

@@ -2,13 +2,27 @@
 
 use std::time::Instant;
 
-use benefits_sync::demo::people::{self, People};
 use benefits_sync::sandbox::{Fault, FaultRule, SandboxOptions};
 
 use crate::support;
 use crate::support::database::connect;
 use crate::support::proof::{offences, prove};
-use crate::support::site::{PATIENCE, PEOPLE, Site, eventually};
+use crate::support::site::{PATIENCE, Site, eventually};
+
+/// Each of the 30 people a hundred times more.
+const MANY: &str = "
+    create temp table copy as
+    select e.id as of, 100 + row_number() over (order by n, e.id) as id
+    from hr.employee as e cross join generate_series(1, 100) as n;
+    insert into hr.employee
+        (id, employee_number, title, forenames, surname, date_of_birth, gender, start_date, continuous_service_date)
+    select c.id, 'C' || c.id, e.title, e.forenames, e.surname, e.date_of_birth, e.gender, e.start_date, e.start_date
+    from copy as c join hr.employee as e on e.id = c.of;
+    insert into hr.email (employee_id, kind, address) select id, 'work', 'person' || id || '@example.com' from copy;
+    insert into hr.job (id, employee_id, is_primary, title, started_on)
+    select 100000 + c.id, c.id, true, 'Clerk', '2020-01-01' from copy as c;
+    insert into hr.job_pay (employee_id, job_id, effective_from, annual_pay, basis, frequency, change_reason)
+    select c.id, 100000 + c.id, '2020-01-01', 30000, 'Per annum', 'Calendar monthly', 'Starter' from copy as c";
 
 async fn site(settings: &str) -> Site {
     let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
@@ -27,7 +41,7 @@ async fn one_refused_one_slow_and_one_that_changes_without_end_delay_nobody() {
     if !support::wanted(18) {
         return;
     }
-    let mut site = site("[delivery]\nconcurrency = 4\ntimeout = \"2m\"\n").await;
+    let site = site("[delivery]\nconcurrency = 4\ntimeout = \"2m\"\n").await;
     let ids: Vec<String> = (1..=12).map(|id: i64| id.to_string()).collect();
     site.sync(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
     site.sandbox.arm("reject,external-id=1".parse().unwrap());
@@ -76,11 +90,7 @@ async fn a_single_change_overtakes_a_first_sync_of_thousands() {
     let options = SandboxOptions { keep_bodies: false, journal_max: 1_000_000, ..SandboxOptions::default() };
     let mut site = Site::with(18, options).await;
     "[delivery]\nconcurrency = 8\n".clone_into(&mut site.more);
-    let mut generator = People::new(7, jiff::civil::date(2026, 11, 1));
-    for _ in 0..PEOPLE {
-        generator.employee();
-    }
-    people::load(&mut connect(&site.database.url).await, &mut generator, 3_000).await.unwrap();
+    site.hr.batch_execute(MANY).await.unwrap();
     site.start().await;
     site.sync(&["1"]).await;
     site.sandbox.arm("slow,delay=5ms".parse().unwrap());
