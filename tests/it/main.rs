@@ -17,9 +17,14 @@ mod support;
 
 mod client;
 mod cluster;
+mod crashes;
 mod demo;
 mod demo_run;
 mod main_job;
+mod platform_faults;
 mod replication;
 mod replication_support;
 mod sandbox;
+mod simulation;
+mod stream_faults;
+mod unequal;
