@@ -128,28 +128,33 @@ impl Marks {
         let at = time(commit.committed_at);
         self.session.batch("begin", "begin").await?;
         self.roster(touches).await?;
+        // First whose the rows were, then whose they are: a row may pass to somebody who is enrolled by this commit.
+        let mut left = self.take_orphans(touches).await?;
         let mut enrolled = self.release(touches, at).await?;
         enrolled.extend(self.enrol_starters(touches, at).await?);
-        let rows = self.seed(&enrolled).await?;
+        let newcomers = touches.newcomers.iter().map(ToString::to_string);
+        let to_seed: Vec<String> = enrolled.iter().cloned().chain(newcomers).collect();
+        let mut rows = self.seed(&to_seed).await?;
         let mut changes = Changes::new();
         for (id, _) in touches.employees() {
             note(&mut changes, id, commit.committed_at);
         }
         let owned = touches.owned().map(|(source, row, employee)| ((source, row), employee)).collect();
-        let mut left = self.own(&owned).await?;
-        left.extend(self.take_orphans(touches).await?);
+        left.extend(self.own(&owned).await?);
         for id in &left {
             note(&mut changes, id, commit.committed_at);
         }
         self.mark_lookups(touches, at, marked).await?;
         self.mark(&changes, "change", commit.end_lsn, marked).await?;
-        if touches.roster || touches.owners {
+        if touches.roster {
             self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
             marked.reconcile = true;
         }
         self.session.batch("commit marks", "commit").await?;
         if touches.everyone || touches.rules || touches.description {
-            self.mark_everyone(at, if touches.everyone { "change" } else { "rules" }).await?;
+            // A new source's rows are nobody's yet, and a shape that changed may have hidden to whom rows went.
+            let own = touches.owners || touches.description;
+            rows.extend(self.mark_everyone(at, if touches.everyone { "change" } else { "rules" }, own).await?);
             marked.rescan = true;
         }
         marked.rules |= touches.rules;
@@ -291,14 +296,23 @@ impl Marks {
     }
 
     /// In pages, each committed by itself: to mark somebody twice is harmless, a long transaction is not.
-    async fn mark_everyone(&self, at: SystemTime, cause: &str) -> Result<(), LedgerError> {
+    /// With `own` their child rows are read again, each page's before it is marked: a row that is gone by the time of the
+    /// reading is then gone from the record that the mark asks for.
+    async fn mark_everyone(&self, at: SystemTime, cause: &str, own: bool) -> Result<Vec<KeyHash>, LedgerError> {
+        let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
+            if own {
+                let sql = include_str!("../../sql/queries/load_page.sql");
+                let page = self.session.query("read a page of employees", sql, &[&id, &PAGE]).await?;
+                let page: Vec<String> = page.iter().map(|row| row.get(0)).collect();
+                rows.extend(self.seed(&page).await?);
+            }
             let sql = include_str!("../../sql/queries/mark_page.sql");
-            let rows = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
-            after = rows.first().and_then(|row| row.get(0));
+            let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
+            after = page.first().and_then(|row| row.get(0));
         }
-        Ok(())
+        Ok(rows)
     }
 }
 
@@ -306,6 +320,7 @@ impl Marks {
 fn is_plain(commit: &Commit) -> bool {
     commit.touches.as_ref().is_none_or(|touches| {
         touches.requests.is_empty()
+            && touches.newcomers.is_empty()
             && touches.hired.is_empty()
             && touches.gone.is_empty()
             && touches.flag_lowered.is_empty()
