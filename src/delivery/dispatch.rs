@@ -37,6 +37,8 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+/// The halt that only `benefits.resume()` lifts.
+const ANOTHER_WRITER: &str = "another-writer";
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_secs(600);
 
@@ -130,6 +132,9 @@ impl<'o> Dispatcher<'o> {
             batchers,
             context,
         };
+        if Site::load(&dispatcher.session).await?.halted_code.as_deref() == Some(ANOTHER_WRITER) {
+            dispatcher.halt(ANOTHER_WRITER).await;
+        }
         dispatcher.ask_platform().await?;
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
@@ -153,7 +158,7 @@ impl<'o> Dispatcher<'o> {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 Some(notice) = notices.recv() => self.noticed(notice).await?,
-                Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?)?,
+                Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?).await?,
                 Some(ended) = self.batchers.join_next() => return Err(batcher_ended(ended)),
                 _ = scan.tick() => self.tick().await?,
                 () = tokio::time::sleep(wake), if self.lanes.next_wake(Instant::now()).is_some() => {}
@@ -190,11 +195,11 @@ impl<'o> Dispatcher<'o> {
         });
     }
 
-    fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
+    async fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
         match event {
             Event::Loaded { ids, works } => {
                 self.loading -= 1;
-                self.loaded(ids, works)
+                self.loaded(ids, works).await
             }
             Event::Delivered { id, end } => {
                 match end? {
@@ -204,7 +209,7 @@ impl<'o> Dispatcher<'o> {
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
                     End::Halt(code) => {
-                        self.halt(&code);
+                        self.halt(&code).await;
                         self.lanes.postpone(&id, Instant::now() + SCAN_EVERY);
                     }
                 }
@@ -213,13 +218,17 @@ impl<'o> Dispatcher<'o> {
         }
     }
 
-    fn loaded(&mut self, ids: Vec<String>, works: Result<Vec<Work>, WorkError>) -> Result<(), DeliveryError> {
+    async fn loaded(
+        &mut self,
+        ids: Vec<String>,
+        works: Result<Vec<Work>, WorkError>,
+    ) -> Result<(), DeliveryError> {
         let works = match works {
             Ok(works) => works,
             Err(WorkError::Away(error)) => return Err(error.into()),
             Err(WorkError::Query(error)) => {
                 tracing::error!(%error, "the record query does not work: delivery is halted, changes are still collected");
-                self.halt("record-query");
+                self.halt("record-query").await;
                 for id in ids {
                     self.lanes.postpone(&id, Instant::now() + ASK_EVERY);
                 }
@@ -303,8 +312,12 @@ impl<'o> Dispatcher<'o> {
         let site = Site::load(&self.session).await?;
         self.paused = site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform");
         let halted = self.context.gate.halted();
-        if halted.as_deref() == Some("another-writer") && site.halted_code.is_none() {
-            self.resume();
+        let stored = site.halted_code.as_deref();
+        if halted.as_deref() == Some(ANOTHER_WRITER) && stored != Some(ANOTHER_WRITER) {
+            self.resume().await;
+        } else if halted.is_none() && stored == Some(ANOTHER_WRITER) {
+            // Found by another instance, or before a restart: only a person lifts it.
+            self.halt(ANOTHER_WRITER).await;
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
         {
@@ -326,43 +339,41 @@ impl<'o> Dispatcher<'o> {
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
-                if self.context.gate.halted().is_some_and(|code| code != "another-writer") {
-                    self.resume();
+                if self.context.gate.halted().is_some_and(|code| code != ANOTHER_WRITER) {
+                    self.resume().await;
                 }
             }
-            Err(failure) => self.platform_failed(&failure),
+            Err(failure) => self.platform_failed(&failure).await,
         }
         Ok(())
     }
 
-    fn platform_failed(&mut self, failure: &Failure) {
+    async fn platform_failed(&mut self, failure: &Failure) {
         match &failure.class {
-            Class::Halt { reason } => self.halt(reason.as_str()),
+            Class::Halt { reason } => self.halt(reason.as_str()).await,
             _ => {
                 tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without")
             }
         }
     }
 
-    fn halt(&mut self, code: &str) {
+    /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
+    async fn halt(&mut self, code: &str) {
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);
             self.outfit.metrics.halted(Some(code));
             self.outfit.halted.send_replace(Some(code.to_owned()));
-            let session = Arc::clone(&self.session);
-            let code = code.to_owned();
-            tokio::spawn(async move { store_halt(&session, Some(&code)).await });
+            store_halt(&self.session, Some(code)).await;
         }
     }
 
-    fn resume(&mut self) {
+    async fn resume(&mut self) {
         tracing::info!("delivery goes on");
         self.context.gate.resume();
         self.outfit.metrics.halted(None);
         self.outfit.halted.send_replace(None);
-        let session = Arc::clone(&self.session);
-        tokio::spawn(async move { store_halt(&session, None).await });
+        store_halt(&self.session, None).await;
         self.lanes.more_in_ledger();
     }
 }

@@ -134,7 +134,7 @@ impl Marks {
         enrolled.extend(self.enrol_starters(touches, at).await?);
         let newcomers = touches.newcomers.iter().map(ToString::to_string);
         let to_seed: Vec<String> = enrolled.iter().cloned().chain(newcomers).collect();
-        let mut rows = self.seed(&to_seed).await?;
+        let mut rows = self.seed(&to_seed, &mut left).await?;
         let mut changes = Changes::new();
         for (id, _) in touches.employees() {
             note(&mut changes, id, commit.committed_at);
@@ -154,7 +154,16 @@ impl Marks {
         if touches.everyone || touches.rules || touches.description {
             // A new source's rows are nobody's yet, and a shape that changed may have hidden to whom rows went.
             let own = touches.owners || touches.description;
-            rows.extend(self.mark_everyone(at, if touches.everyone { "change" } else { "rules" }, own).await?);
+            let mut left = Vec::new();
+            let cause = if touches.everyone { "change" } else { "rules" };
+            rows.extend(self.mark_everyone(at, cause, own.then_some(&mut left)).await?);
+            let mut changes = Changes::new();
+            for id in &left {
+                note(&mut changes, id, commit.committed_at);
+            }
+            if !changes.is_empty() {
+                self.mark(&changes, "change", commit.end_lsn, marked).await?;
+            }
             marked.rescan = true;
         }
         marked.rules |= touches.rules;
@@ -240,13 +249,15 @@ impl Marks {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Records the child rows of employees who were just enrolled.
-    async fn seed(&self, enrolled: &[String]) -> Result<Vec<KeyHash>, LedgerError> {
+    /// Reads and records the child rows of employees. Whom a row has left is added to `left`: the reader will meet that
+    /// change later, and will not be able to tell any more.
+    async fn seed(&self, enrolled: &[String], left: &mut Vec<String>) -> Result<Vec<KeyHash>, LedgerError> {
         let mut hashes = Vec::new();
         let page = usize::try_from(PAGE).unwrap_or(1);
         for ids in enrolled.chunks(page) {
             let sql = include_str!("../../sql/queries/seed_owners.sql");
             let rows = self.session.query("read whose rows are", sql, &[&ids]).await?;
+            left.extend(rows.iter().filter_map(|row| row.get::<_, Option<String>>(2)));
             hashes
                 .extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
         }
@@ -296,17 +307,22 @@ impl Marks {
     }
 
     /// In pages, each committed by itself: to mark somebody twice is harmless, a long transaction is not.
-    /// With `own` their child rows are read again, each page's before it is marked: a row that is gone by the time of the
+    /// With `left` their child rows are read again, each page's before it is marked: a row that is gone by the time of the
     /// reading is then gone from the record that the mark asks for.
-    async fn mark_everyone(&self, at: SystemTime, cause: &str, own: bool) -> Result<Vec<KeyHash>, LedgerError> {
+    async fn mark_everyone(
+        &self,
+        at: SystemTime,
+        cause: &str,
+        mut left: Option<&mut Vec<String>>,
+    ) -> Result<Vec<KeyHash>, LedgerError> {
         let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
-            if own {
+            if let Some(left) = &mut left {
                 let sql = include_str!("../../sql/queries/load_page.sql");
                 let page = self.session.query("read a page of employees", sql, &[&id, &PAGE]).await?;
                 let page: Vec<String> = page.iter().map(|row| row.get(0)).collect();
-                rows.extend(self.seed(&page).await?);
+                rows.extend(self.seed(&page, left).await?);
             }
             let sql = include_str!("../../sql/queries/mark_page.sql");
             let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;

@@ -199,9 +199,7 @@ impl Selector {
                     open.deeds.roll_back(*subxid);
                 }
             }
-            Message::Origin { .. }
-            | Message::Type { .. }
-            | Message::Logical { .. } => {}
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
         Ok(None)
     }
@@ -223,7 +221,9 @@ impl Selector {
     /// that never show in the WAL.
     fn described(&mut self, relation: &Relation) {
         let binding = Binding::new(relation, &self.description);
-        if self.chunk.is_some() && self.tables.get(&relation.oid).is_some_and(|table| table.binding == binding) {
+        if self.chunk.is_some()
+            && self.tables.get(&relation.oid).is_some_and(|table| table.binding == binding)
+        {
             return;
         }
         self.generations += 1;
@@ -318,7 +318,12 @@ impl Selector {
         Ok(())
     }
 
-    fn deleted(&mut self, relation: u32, xid: Option<u32>, old: DeletedTuple<'_>) -> Result<(), SelectionError> {
+    fn deleted(
+        &mut self,
+        relation: u32,
+        xid: Option<u32>,
+        old: DeletedTuple<'_>,
+    ) -> Result<(), SelectionError> {
         let (DeletedTuple::Key(old) | DeletedTuple::Full(old)) = old;
         let mut at = self.row_context(relation, xid)?;
         match at.binding {

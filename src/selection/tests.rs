@@ -401,7 +401,11 @@ fn what_counts_of_a_flag_is_how_the_transaction_leaves_it() {
         f.update(EMPLOYEE, &["5", "Eve", "", "t"]);
     });
     assert_eq!(down_and_up, Touched::default());
-    assert_eq!(feed.whole(|f| f.update(EMPLOYEE, &["5", "x", "", "t"])), Touched::default(), "still baseline");
+    assert_eq!(
+        feed.whole(|f| f.update(EMPLOYEE, &["5", "x", "", "t"])),
+        Touched::default(),
+        "still baseline"
+    );
 }
 
 #[test]
@@ -460,7 +464,10 @@ fn with_full_replica_identity_the_old_row_decides() {
     assert_eq!(toast, Touched::default());
     let moved = feed.whole(|f| f.update_full(ADDRESS, &["10", "1", "Road", ""], &["10", "2", "Road", ""]));
     assert_eq!(moved.ids(), ["1", "2"]);
-    assert_eq!(feed.whole(|f| f.update_full(ADDRESS, &["10", "2", "", ""], &["10", "3", "", ""])).ids(), ["2"]);
+    assert_eq!(
+        feed.whole(|f| f.update_full(ADDRESS, &["10", "2", "", ""], &["10", "3", "", ""])).ids(),
+        ["2"]
+    );
     assert_eq!(feed.whole(|f| f.delete_full(ADDRESS, &["11", "1", "", ""])).ids(), ["1"]);
 }
 
@@ -526,9 +533,8 @@ fn a_new_employee_id_is_a_hire_and_a_departure() {
 #[test]
 fn a_lookup_names_its_changed_rows_and_not_the_unchanged() {
     let mut feed = Feed::new(&["1"], &[], &[]);
-    let row = |name: &'static str, cost: &'static str| {
-        move |f: &mut Feed| f.update(DEPARTMENT, &["3", name, cost])
-    };
+    let row =
+        |name: &'static str, cost: &'static str| move |f: &mut Feed| f.update(DEPARTMENT, &["3", name, cost]);
     assert_eq!(feed.whole(row("Tax", "1")).lookups, [(3, "3".into())]);
     assert_eq!(feed.whole(row("Tax", "2")), Touched::default());
     assert_eq!(feed.whole(row("Law", "2")).lookups, [(3, "3".into())]);
@@ -625,7 +631,11 @@ fn deeds_of_a_rolled_back_subtransaction_are_undone() {
     let touched = Touched::of(&commit);
     assert_eq!(starters(&touched), Vec::<&str>::new(), "nobody is enrolled by what never was");
     assert_eq!((touched.owned, touched.orphaned), (vec![], vec![(2, "11".to_owned())]));
-    assert_eq!(feed.whole(|f| f.update(EMPLOYEE, &["7", "Fay", "", "t"])), Touched::default(), "baseline still");
+    assert_eq!(
+        feed.whole(|f| f.update(EMPLOYEE, &["7", "Fay", "", "t"])),
+        Touched::default(),
+        "baseline still"
+    );
     assert_eq!(starters(&feed.whole(|f| f.update(EMPLOYEE, &["6", "Eve", "", "t"]))), ["6"]);
 }
 

@@ -74,7 +74,9 @@ impl Touches {
 
     /// Whether somebody was enrolled, here or while this was under way: their child rows have to be read.
     pub fn enrols(&self) -> bool {
-        !self.requests.is_empty() || !self.newcomers.is_empty() || self.employees().any(|(_, mark)| mark == Mark::Starter)
+        !self.requests.is_empty()
+            || !self.newcomers.is_empty()
+            || self.employees().any(|(_, mark)| mark == Mark::Starter)
     }
 
     /// Does it: the transaction has committed, and this part of it with it.

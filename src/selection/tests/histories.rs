@@ -92,7 +92,8 @@ impl World {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Row>();
         for id in 1..=PEOPLE {
             let id = id.to_string();
-            committed.insert((EMPLOYEE, id.clone()), row(&[&id, "Ada", "", if id == "5" { "t" } else { "f" }]));
+            committed
+                .insert((EMPLOYEE, id.clone()), row(&[&id, "Ada", "", if id == "5" { "t" } else { "f" }]));
             committed.insert((ADDRESS, format!("1{id}")), row(&[&format!("1{id}"), &id, "Road", ""]));
             committed.insert((PHONE, format!("{id}\u{1f}home")), row(&[&id, "home", "1"]));
         }
@@ -423,7 +424,7 @@ impl World {
             let mut rows = Vec::new();
             for ((_, key), row) in self.committed.iter().filter(|((table, _), _)| *table == ADDRESS) {
                 if new.contains(&row[1]) || touches.newcomers.contains(row[1].as_str()) {
-                    self.owner.insert((2, key.clone()), row[1].clone());
+                    due.extend(self.owner.insert((2, key.clone()), row[1].clone()));
                     rows.push(self.feed.selector.hasher().row(2, key.as_bytes()));
                 }
             }
