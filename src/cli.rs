@@ -48,7 +48,7 @@ enum Command {
     /// Run the pipeline until it is told to stop (SIGTERM, SIGINT).
     Run(ConfigArgs),
     /// Serve a simulated Benefits platform.
-    Sandbox(sandbox::cli::SandboxArgs),
+    Sandbox(Box<sandbox::cli::SandboxArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -128,7 +128,7 @@ impl Command {
                 log_to_stderr(&config.log)?;
                 run(config).await
             }
-            Self::Sandbox(args) => Ok(sandbox::cli::run(args).await?),
+            Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod gate;
 pub mod job;
 pub mod lanes;
 pub mod outcome;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 mod site_rules;

@@ -84,7 +84,7 @@ pub(super) async fn supervise(setting: Setting) {
         let Err(error) = ended else { return };
         let standing_by = error.is_standing_by();
         setting.health.set_streaming(if standing_by { Ok(()) } else { Err(error.to_string()) });
-        failures = if began.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
+        failures = if began.elapsed() > Duration::from_mins(1) { 1 } else { failures + 1 };
         let wait = match &error {
             ReadError::DescriptionChanged => Duration::ZERO,
             _ if standing_by => Duration::from_secs(1),
@@ -158,9 +158,9 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
     let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker, session };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
-        marked = &mut marking => return Err(match marked.map_err(ReadError::Marker)? {
-            Ok(Ended::DescriptionChanged) => ReadError::DescriptionChanged,
-            Ok(Ended::WithReader) => ReadError::DescriptionChanged,
+        done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
+            // It ends by itself for one reason only while the reader is there.
+            Ok(Ended::DescriptionChanged | Ended::WithReader) => ReadError::DescriptionChanged,
             Err(error) => error.into(),
         }),
     };
