@@ -18,6 +18,8 @@ mod support;
 mod client;
 mod cluster;
 mod demo;
+mod invariants;
+mod large;
 mod main_job;
 mod replication;
 mod replication_support;

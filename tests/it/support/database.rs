@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use benefits_sync::demo::binaries::Binaries;
-use benefits_sync::demo::cluster::{Script, psql};
+use benefits_sync::demo::cluster::{Cluster, Script, psql};
 use tokio_postgres::{Client, NoTls};
 
 use super::shared::{self, Server};
@@ -38,6 +38,14 @@ pub async fn database_from(major: u32, template: &str) -> TestDatabase {
     let sql = format!(r#"create database "{name}" template "{template}" strategy wal_log"#);
     admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     TestDatabase { url: server.url(&name), slot: format!("s_{name}"), name, server }
+}
+
+/// A new database of a private cluster, which is to be dropped after it.
+pub async fn database_of(cluster: &Cluster, major: u32) -> TestDatabase {
+    let name = "hr".to_owned();
+    connect(&cluster.url("postgres")).await.batch_execute("create database hr").await.expect("a database");
+    let server = shared::server_of(cluster, major);
+    TestDatabase { url: server.url(&name), slot: "benefits_sync".to_owned(), name, server }
 }
 
 /// A copy of a database that `prepare` (given its URL) has filled, once for all test processes and once for each
