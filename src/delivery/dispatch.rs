@@ -43,11 +43,10 @@ const RESCUE_EVERY: u32 = 5;
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+/// The halt that only `benefits.resume()` lifts.
+const ANOTHER_WRITER: &str = "another-writer";
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
-
-/// The halt that only a person ends (`benefits.resume`).
-const ANOTHER_WRITER: &str = "another-writer";
 
 /// What the reader tells delivery.
 #[derive(Debug)]
@@ -376,8 +375,15 @@ impl<'o> Dispatcher<'o> {
         let site = Site::load(&self.session).await?;
         self.paused = is_paused(&site);
         let halted = self.context.gate.halted();
-        if halted.as_deref() == Some(ANOTHER_WRITER) && site.halted_code.is_none() {
+        let stored = site.halted_code.as_deref();
+        if halted.as_deref() == Some(ANOTHER_WRITER)
+            && stored != Some(ANOTHER_WRITER)
+            && self.unshown.is_none()
+        {
             self.resume();
+        } else if halted.is_none() && stored == Some(ANOTHER_WRITER) && self.unshown.is_none() {
+            // Found by another instance, or before a restart: only a person lifts it.
+            self.halt(ANOTHER_WRITER);
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
         {
@@ -432,6 +438,7 @@ impl<'o> Dispatcher<'o> {
         }
     }
 
+    /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
     fn halt(&mut self, code: &str) {
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");

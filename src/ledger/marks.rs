@@ -129,16 +129,19 @@ impl Marks {
         let at = time(commit.committed_at);
         self.session.batch("begin", "begin").await?;
         self.roster(touches).await?;
+        // First whose the rows were, then whose they are: a row may pass to somebody who is enrolled by this commit.
+        let mut left = self.take_orphans(touches).await?;
         let mut enrolled = self.release(touches, at).await?;
         enrolled.extend(self.enrol_starters(touches, at).await?);
-        let rows = self.seed(&enrolled).await?;
+        let newcomers = touches.newcomers.iter().map(ToString::to_string);
+        let to_seed: Vec<String> = enrolled.iter().cloned().chain(newcomers).collect();
+        let mut rows = self.seed(&to_seed, &mut left).await?;
         let mut changes = Changes::new();
         for (id, _) in touches.employees() {
             note(&mut changes, id, commit.committed_at);
         }
         let owned = touches.owned().map(|(source, row, employee)| ((source, row), employee)).collect();
-        let mut left = self.own(&owned).await?;
-        left.extend(self.take_orphans(touches).await?);
+        left.extend(self.own(&owned).await?);
         for id in &left {
             note(&mut changes, id, commit.committed_at);
         }
@@ -149,13 +152,24 @@ impl Marks {
             let sql = "update benefits.site set rules_version = rules_version + 1";
             self.session.execute("count a change of the rules", sql, &[]).await?;
         }
-        if touches.roster || touches.owners {
+        if touches.roster {
             self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
             marked.reconcile = true;
         }
         self.session.batch("commit marks", "commit").await?;
         if touches.everyone || touches.rules || touches.description {
-            self.mark_everyone(at, if touches.everyone { "change" } else { "rules" }).await?;
+            // A new source's rows are nobody's yet, and a shape that changed may have hidden to whom rows went.
+            let own = touches.owners || touches.description;
+            let mut left = Vec::new();
+            let cause = if touches.everyone { "change" } else { "rules" };
+            rows.extend(self.mark_everyone(at, cause, own.then_some(&mut left)).await?);
+            let mut changes = Changes::new();
+            for id in &left {
+                note(&mut changes, id, commit.committed_at);
+            }
+            if !changes.is_empty() {
+                self.mark(&changes, "change", commit.end_lsn, marked).await?;
+            }
             marked.rescan = true;
         }
         marked.rules |= touches.rules;
@@ -241,13 +255,15 @@ impl Marks {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Records the child rows of employees who were just enrolled.
-    async fn seed(&self, enrolled: &[String]) -> Result<Vec<KeyHash>, LedgerError> {
+    /// Reads and records the child rows of employees. Whom a row has left is added to `left`: the reader will meet that
+    /// change later, and will not be able to tell any more.
+    async fn seed(&self, enrolled: &[String], left: &mut Vec<String>) -> Result<Vec<KeyHash>, LedgerError> {
         let mut hashes = Vec::new();
         let page = usize::try_from(PAGE).unwrap_or(1);
         for ids in enrolled.chunks(page) {
             let sql = include_str!("../../sql/queries/seed_owners.sql");
             let rows = self.session.query("read whose rows are", sql, &[&ids]).await?;
+            left.extend(rows.iter().filter_map(|row| row.get::<_, Option<String>>(2)));
             hashes
                 .extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
         }
@@ -297,14 +313,28 @@ impl Marks {
     }
 
     /// In pages, each committed by itself: to mark somebody twice is harmless, a long transaction is not.
-    async fn mark_everyone(&self, at: SystemTime, cause: &str) -> Result<(), LedgerError> {
+    /// With `left` their child rows are read again, each page's before it is marked: a row that is gone by the time of the
+    /// reading is then gone from the record that the mark asks for.
+    async fn mark_everyone(
+        &self,
+        at: SystemTime,
+        cause: &str,
+        mut left: Option<&mut Vec<String>>,
+    ) -> Result<Vec<KeyHash>, LedgerError> {
+        let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
+            if let Some(left) = &mut left {
+                let sql = include_str!("../../sql/queries/load_page.sql");
+                let page = self.session.query("read a page of employees", sql, &[&id, &PAGE]).await?;
+                let page: Vec<String> = page.iter().map(|row| row.get(0)).collect();
+                rows.extend(self.seed(&page, left).await?);
+            }
             let sql = include_str!("../../sql/queries/mark_page.sql");
-            let rows = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
-            after = rows.first().and_then(|row| row.get(0));
+            let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
+            after = page.first().and_then(|row| row.get(0));
         }
-        Ok(())
+        Ok(rows)
     }
 }
 
@@ -312,6 +342,7 @@ impl Marks {
 fn is_plain(commit: &Commit) -> bool {
     commit.touches.as_ref().is_none_or(|touches| {
         touches.requests.is_empty()
+            && touches.newcomers.is_empty()
             && touches.hired.is_empty()
             && touches.gone.is_empty()
             && touches.flag_lowered.is_empty()

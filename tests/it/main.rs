@@ -20,6 +20,8 @@ mod cluster;
 mod crashes;
 mod demo;
 mod demo_run;
+mod invariants;
+mod large;
 mod main_job;
 mod platform_faults;
 mod replication;

@@ -114,6 +114,14 @@ impl Site {
         self.until_ready().await;
     }
 
+    /// Stops it in order and starts it again, without waiting until it is ready.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
+        self.running = Some(Running { shutdown, task });
+    }
+
     /// Stops it in order.
     pub async fn stop(&mut self) {
         let running = self.running.take().expect("the pipeline runs");
