@@ -60,6 +60,8 @@ pub struct Outcome {
     pub answered: std::time::Instant,
     /// Whether the platform accepted a write.
     pub synced: bool,
+    /// What a person has discarded is still what HR has: it stays discarded.
+    pub discarded: bool,
     /// For the history.
     pub lines: Vec<HistoryLine>,
 }
@@ -94,6 +96,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
+    let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
     let lines = Lines::of(outcomes);
     let rows = session
         .query(
@@ -113,6 +116,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &linked,
                 &ages,
                 &synced,
+                &discarded,
                 &lines.ids,
                 &lines.events,
                 &lines.fields,

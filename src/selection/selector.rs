@@ -229,6 +229,7 @@ impl Selector {
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Requests(columns) => at.requested(columns, new),
+            Binding::Failed(columns) => at.failed(columns, new, true),
             Binding::Lookup(columns) => at.looked_up(columns, new),
             Binding::Employees(columns) => {
                 at.hired(columns, new);
@@ -241,7 +242,7 @@ impl Selector {
     fn updated(&mut self, relation: u32, old: OldTuple<'_>, new: Tuple<'_>) -> Result<(), SelectionError> {
         let mut at = self.row_context(relation)?;
         match at.binding {
-            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Other | Binding::Requests(_) | Binding::Failed(_) => at.decisions.other_table += 1,
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Lookup(columns) => {
@@ -266,6 +267,7 @@ impl Selector {
         match at.binding {
             // A request that is deleted was released; that is not news.
             Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Failed(columns) => at.failed(columns, old, false),
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Lookup(columns) => at.lookup_gone(columns, old),
@@ -284,7 +286,7 @@ impl Selector {
             Binding::Lookup(_) => at.touches.everyone = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Description => at.touches.description = true,
-            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Other | Binding::Requests(_) | Binding::Failed(_) => at.decisions.other_table += 1,
         }
         Ok(())
     }
@@ -336,6 +338,18 @@ impl Row<'_> {
             self.touches.requests.push(id);
             self.members.enrol(self.hasher.employee(employee));
             self.decisions.marked += 1;
+        }
+    }
+
+    /// The ledger's own word, in WAL order: a save that comes later retries, whatever it edits.
+    fn failed(&mut self, columns: &Columns, tuple: Tuple<'_>, failed: bool) {
+        if let Some(id) = columns.outline(tuple).employee {
+            let employee = self.hasher.employee(id);
+            if failed {
+                self.members.fail(employee);
+            } else {
+                self.members.mend(employee);
+            }
         }
     }
 
