@@ -18,6 +18,7 @@ mod support;
 mod client;
 mod cluster;
 mod demo;
+mod domain_levels;
 mod main_job;
 mod replication;
 mod replication_support;
