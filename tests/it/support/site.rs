@@ -43,6 +43,10 @@ pub struct Site {
     pub directory: tempfile::TempDir,
     /// Appended to the configuration file; set before the pipeline starts.
     pub more: String,
+    /// More lines of `[benefits]`.
+    pub benefits: String,
+    /// `reconcile.time_zone`.
+    pub time_zone: &'static str,
     pub http: u16,
     running: Option<Running>,
 }
@@ -75,6 +79,8 @@ impl Site {
             sandbox: Sandbox::start(options).await.unwrap(),
             directory,
             more: String::new(),
+            benefits: String::new(),
+            time_zone: "Europe/London",
             http: free,
             running: None,
         }
@@ -86,10 +92,12 @@ impl Site {
         let text = format!(
             "[database]\nurl = \"{}\"\nslot = \"{}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
-             email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
+             email_source = \"work\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
             self.database.url,
             self.database.slot,
             self.sandbox.base_url(),
+            self.benefits,
+            self.time_zone,
             self.http,
             self.more
         );
@@ -185,6 +193,35 @@ impl Site {
         let sql = "select state, last_error_code from benefits.employee_status where employee_id = $1";
         let row = self.hr.query_one(sql, &[&id]).await.unwrap();
         (row.get(0), row.get(1))
+    }
+
+    /// `benefits.why`.
+    pub async fn why(&self, id: &str) -> String {
+        self.hr.query_one("select benefits.why($1)", &[&id]).await.unwrap().get(0)
+    }
+
+    /// Waits for an employee's state.
+    pub async fn until_state(&self, id: &str, state: &str) {
+        eventually(&format!("{id} is {state}"), async || self.status(id).await.0 == state).await;
+    }
+
+    /// Runs SQL that has to be refused; the message and the hint.
+    pub async fn refused(&self, sql: &str) -> (String, String) {
+        let error = self.hr.batch_execute(sql).await.expect_err(sql);
+        let error = error.as_db_error().unwrap();
+        (error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
+    }
+
+    /// The work email that HR has.
+    pub async fn email(&self, id: &str) -> String {
+        let sql = "select address from hr.email where employee_id = $1::text::bigint and kind = 'work'";
+        self.hr.query_one(sql, &[&id]).await.unwrap().get(0)
+    }
+
+    /// Gives an employee another work email.
+    pub async fn set_email(&self, id: &str, address: &str) {
+        let sql = "update hr.email set address = $2 where employee_id = $1::text::bigint and kind = 'work'";
+        assert_eq!(self.hr.execute(sql, &[&id, &address]).await.unwrap(), 1);
     }
 
     /// What the platform holds for an employee.
