@@ -228,7 +228,9 @@ impl<'o> Dispatcher<'o> {
                     Ok(false) => {}
                     Err(WorkError::Away(error)) => return Err(error.into()),
                     // Delivery meets the same query, and says so.
-                    Err(WorkError::Query(error)) => tracing::debug!(%error, "a mass change cannot be judged yet"),
+                    Err(WorkError::Query(error)) => {
+                        tracing::debug!(%error, "a mass change cannot be judged yet")
+                    }
                 }
                 Ok(())
             }
@@ -375,7 +377,9 @@ impl<'o> Dispatcher<'o> {
         match site_rules::from_platform(&self.context.client).await {
             Ok(lists) => {
                 if site_rules::store(&self.session, &lists).await? {
-                    tracing::info!("the platform's picklists or packages have changed: whoever they blocked is tried again");
+                    tracing::info!(
+                        "the platform's picklists or packages have changed: whoever they blocked is tried again"
+                    );
                     self.lanes.more_in_ledger();
                 }
                 self.rules =

@@ -36,7 +36,9 @@ pub(super) async fn store(session: &Session, lists: &Lists) -> Result<bool, Ledg
     let changed = rows.first().is_some_and(|row| row.get(0));
     if changed {
         let now = std::time::SystemTime::now();
-        session.execute("mark whom lists blocked", include_str!("../../sql/queries/mark_blocked.sql"), &[&now]).await?;
+        session
+            .execute("mark whom lists blocked", include_str!("../../sql/queries/mark_blocked.sql"), &[&now])
+            .await?;
     }
     Ok(changed)
 }

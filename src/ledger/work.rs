@@ -210,8 +210,10 @@ async fn unreadable(
     let sql = include_str!("../../sql/queries/load_work.sql")
         .replace("    r.*\n", "    null::text as no_record\n")
         .replace("left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n", "");
-    let rows =
-        session.query("read an unreadable employee's work", &sql, &[&ids, &any_state]).await.map_err(WorkError::Away)?;
+    let rows = session
+        .query("read an unreadable employee's work", &sql, &[&ids, &any_state])
+        .await
+        .map_err(WorkError::Away)?;
     let text = match error {
         LedgerError::Statement { source, .. } => {
             source.code().map_or("unknown", |state| state.code()).to_owned()

@@ -75,6 +75,7 @@ async fn look(
     let rows = session.query("ask how long it is to midnight", sql, &[]).await?;
     let seconds = rows.first().map_or(0.0, |row| row.get::<_, f64>(0));
     // A moment behind midnight rather than a moment before it.
-    let pause = Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(PAUSE_MAX) + Duration::from_millis(20);
+    let pause =
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(PAUSE_MAX) + Duration::from_millis(20);
     Ok(pause.min(PAUSE_MAX))
 }

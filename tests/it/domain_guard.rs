@@ -34,11 +34,16 @@ async fn erase(site: &Site, ids: &str) {
 /// Waits for a hold of so many people; its id and reason.
 async fn hold_of(site: &Site, count: usize) -> (i64, String) {
     eventually("people are held", async || {
-        let sql = "select count(*) from benefits.hold where state = 'open' and cardinality(employee_ids) = $1";
+        let sql =
+            "select count(*) from benefits.hold where state = 'open' and cardinality(employee_ids) = $1";
         site.hr.query_one(sql, &[&i32::try_from(count).unwrap()]).await.unwrap().get::<_, i64>(0) == 1
     })
     .await;
-    let row = site.hr.query_one("select hold_id, reason from benefits.hold where state = 'open'", &[]).await.unwrap();
+    let row = site
+        .hr
+        .query_one("select hold_id, reason from benefits.hold where state = 'open'", &[])
+        .await
+        .unwrap();
     (row.get(0), row.get(1))
 }
 
@@ -153,7 +158,10 @@ async fn changes_that_were_collected_while_the_service_was_down_are_judged_toget
     let mut site = guarded(18).await;
     site.stop().await;
     for id in 1..=5 {
-        site.hr.batch_execute(&format!("update hr.employee set leave_date = '2027-03-31' where id = {id}")).await.unwrap();
+        site.hr
+            .batch_execute(&format!("update hr.employee set leave_date = '2027-03-31' where id = {id}"))
+            .await
+            .unwrap();
     }
     site.start().await;
     hold_of(&site, 5).await;
@@ -172,7 +180,10 @@ async fn lost_mandatory_fields_and_deleted_rows_count_as_leave_dates_do() {
         .await
         .unwrap();
     let (hold, reason) = hold_of(&site, 4).await;
-    assert!(reason.starts_with("4 employees (2 would get a leave date, 2 would lose a mandatory field)"), "{reason}");
+    assert!(
+        reason.starts_with("4 employees (2 would get a leave date, 2 would lose a mandatory field)"),
+        "{reason}"
+    );
     erase(&site, "5").await;
     hold_of(&site, 5).await;
     for id in ["1", "3", "5"] {
@@ -213,7 +224,8 @@ async fn a_held_person_stays_held_through_another_change_and_a_restart() {
     site.stop().await;
     site.start().await;
     eventually("judged again", async || {
-        let sql = "select hold_seq = seq and ending is not null from benefits.pending where employee_id = '1'";
+        let sql =
+            "select hold_seq = seq and ending is not null from benefits.pending where employee_id = '1'";
         site.hr.query_one(sql, &[]).await.unwrap().get(0)
     })
     .await;
@@ -221,7 +233,11 @@ async fn a_held_person_stays_held_through_another_change_and_a_restart() {
     assert_eq!(left(&site), 0);
     site.hr.execute("select benefits.release($1)", &[&hold]).await.unwrap();
     site.settled().await;
-    assert_eq!(site.held("1", "surname").as_deref(), Some("Still"), "what is sent is the record as it is now");
+    assert_eq!(
+        site.held("1", "surname").as_deref(),
+        Some("Still"),
+        "what is sent is the record as it is now"
+    );
     site.stop().await;
 }
 
@@ -241,7 +257,8 @@ async fn a_translation_or_description_that_would_empty_a_mandatory_field_of_ever
 }
 
 #[tokio::test]
-async fn a_leave_date_is_sent_as_soon_as_it_is_recorded_future_or_past_and_corrections_and_re_instatement_follow() {
+async fn a_leave_date_is_sent_as_soon_as_it_is_recorded_future_or_past_and_corrections_and_re_instatement_follow()
+ {
     let mut site = Site::new(18).await;
     site.start().await;
     site.hr.batch_execute("update hr.employee set leave_date = null").await.unwrap();
@@ -252,14 +269,21 @@ async fn a_leave_date_is_sent_as_soon_as_it_is_recorded_future_or_past_and_corre
         ("'2020-02-29'", Some("2020-02-29")),
         ("null", None),
     ] {
-        site.hr.batch_execute(&format!("update hr.employee set leave_date = {date} where id = 1")).await.unwrap();
+        site.hr
+            .batch_execute(&format!("update hr.employee set leave_date = {date} where id = 1"))
+            .await
+            .unwrap();
         site.settled().await;
         assert_eq!(site.held("1", "leaveDate").as_deref(), held);
     }
     site.hr.batch_execute("update hr.employee set leave_date = '2020-01-31' where id = 1").await.unwrap();
     site.hr.batch_execute("update hr.employee set surname = 'Corrected' where id = 1").await.unwrap();
     site.settled().await;
-    assert_eq!(site.held("1", "surname").as_deref(), Some("Corrected"), "corrections after leaving keep flowing");
+    assert_eq!(
+        site.held("1", "surname").as_deref(),
+        Some("Corrected"),
+        "corrections after leaving keep flowing"
+    );
     site.stop().await;
 }
 

@@ -34,7 +34,8 @@ async fn a_package_is_assigned_by_its_name_as_the_level_that_means_it() {
     for chosen in ["Plus: core with private health cover", "plus", " ENHANCED "] {
         site.hr.execute("update hr.employee set benefits_level = null where id = 1", &[]).await.unwrap();
         site.hr.execute("select benefits.assign_level(array['1'], $1)", &[&chosen]).await.unwrap();
-        let row = site.hr.query_one("select benefits_level from hr.employee where id = 1", &[]).await.unwrap();
+        let row =
+            site.hr.query_one("select benefits_level from hr.employee where id = 1", &[]).await.unwrap();
         assert_eq!(row.get::<_, &str>(0), "Enhanced", "{chosen}");
     }
     site.settled().await;
@@ -58,7 +59,11 @@ async fn a_package_that_no_level_means_can_be_assigned_by_its_name() {
     site.hr.batch_execute("delete from benefits.level_package where level = 'Executive'").await.unwrap();
     site.hr.batch_execute("select benefits.assign_level(array['1'], 'executive')").await.unwrap();
     site.settled().await;
-    assert_eq!(site.held("1", "packageId").as_deref(), Some("executive"), "the package has the name of HR's level");
+    assert_eq!(
+        site.held("1", "packageId").as_deref(),
+        Some("executive"),
+        "the package has the name of HR's level"
+    );
     site.stop().await;
 }
 
@@ -79,7 +84,11 @@ async fn a_blank_level_takes_the_package_away() {
 async fn an_unknown_employee_is_named_and_nobody_is_assigned() {
     let site = Site::new(18).await;
     let before = site.hr.query_one("select benefits_level from hr.employee where id = 1", &[]).await.unwrap();
-    let error = site.hr.execute("select benefits.assign_level(array['1', '999'], 'Executive')", &[]).await.unwrap_err();
+    let error = site
+        .hr
+        .execute("select benefits.assign_level(array['1', '999'], 'Executive')", &[])
+        .await
+        .unwrap_err();
     assert_eq!(error.as_db_error().unwrap().message(), "unknown employee: 999");
     let after = site.hr.query_one("select benefits_level from hr.employee where id = 1", &[]).await.unwrap();
     assert_eq!(before.get::<_, Option<&str>>(0), after.get(0));
@@ -89,11 +98,17 @@ async fn an_unknown_employee_is_named_and_nobody_is_assigned() {
 async fn an_assigned_level_shows_as_in_progress_while_the_service_is_down_and_the_history_names_who_asked() {
     let mut site = synced(18, &["1"]).await;
     site.stop().await;
-    site.hr.batch_execute("set benefits.page_user = 'ada'; select benefits.assign_level(array['1'], 'Executive')").await.unwrap();
+    site.hr
+        .batch_execute(
+            "set benefits.page_user = 'ada'; select benefits.assign_level(array['1'], 'Executive')",
+        )
+        .await
+        .unwrap();
     assert_eq!(site.status("1").await.0, "in_progress");
     site.start().await;
     site.settled().await;
-    let sql = "select requested_by from benefits.sync_history where employee_id = '1' order by at desc limit 1";
+    let sql =
+        "select requested_by from benefits.sync_history where employee_id = '1' order by at desc limit 1";
     assert_eq!(site.hr.query_one(sql, &[]).await.unwrap().get::<_, &str>(0), "postgres (ada)");
     site.stop().await;
 }

@@ -13,7 +13,8 @@ async fn started() -> Site {
 }
 
 async fn failed(site: &Site, id: &str) -> (String, String) {
-    let sql = "select state, last_error_code, last_error from benefits.employee_status where employee_id = $1";
+    let sql =
+        "select state, last_error_code, last_error from benefits.employee_status where employee_id = $1";
     let row = site.hr.query_one(sql, &[&id]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0), "failed");
     (row.get(1), row.get(2))
@@ -121,9 +122,17 @@ async fn an_empty_email_source_is_required() {
     site.hr.batch_execute("delete from hr.email where employee_id = 1 and kind = 'work'").await.unwrap();
     site.sync(&["1"]).await;
     let (code, text) = failed(&site, "1").await;
-    assert_eq!((code.as_str(), text.as_str()), ("required", "Email is empty: supply it in HR; the next save retries."));
+    assert_eq!(
+        (code.as_str(), text.as_str()),
+        ("required", "Email is empty: supply it in HR; the next save retries.")
+    );
     assert_eq!(site.sandbox.counts().created, 0, "a local failure makes no call");
-    site.hr.batch_execute("insert into hr.email (employee_id, kind, address) values (1, 'work', 'one@example.org')").await.unwrap();
+    site.hr
+        .batch_execute(
+            "insert into hr.email (employee_id, kind, address) values (1, 'work', 'one@example.org')",
+        )
+        .await
+        .unwrap();
     site.settled().await;
     assert_eq!(site.status("1").await.0, "successful");
     site.stop().await;
@@ -193,7 +202,7 @@ for_each_major! {
 
 #[tokio::test]
 async fn a_transfer_whose_answer_is_lost_ends_at_the_new_record_all_the_same() {
-    for fault in ["lost-after next=1 on=updateEmployee", "lost-before next=1 on=updateEmployee"] {
+    for fault in ["lost-after,next=1,on=updateEmployee", "lost-before,next=1,on=updateEmployee"] {
         let mut site = started().await;
         site.sync(&["1"]).await;
         site.hr.batch_execute("update hr.employee set leave_date = '2026-01-31' where id = 1").await.unwrap();
@@ -263,8 +272,14 @@ async fn a_conflict_is_solved_by_relinking_to_the_account_that_a_person_names() 
     let held = site.sandbox.account(&id).unwrap();
     assert_eq!(held.external_id.as_deref(), Some("1"));
     assert!(held.source_version.unwrap() > 5);
-    let history = site.hr.query_one(
-        "select requested_by from benefits.sync_history where employee_id = '1' and event = 'relinked'", &[]).await.unwrap();
+    let history = site
+        .hr
+        .query_one(
+            "select requested_by from benefits.sync_history where employee_id = '1' and event = 'relinked'",
+            &[],
+        )
+        .await
+        .unwrap();
     assert_eq!(history.get::<_, &str>(0), "postgres");
     site.stop().await;
 }

@@ -47,6 +47,8 @@ pub struct Site {
     pub benefits: String,
     /// `reconcile.time_zone`.
     pub time_zone: &'static str,
+    /// Whether the pipeline logs in as `benefits_service` and `benefits_reader`, not as the superuser.
+    pub logins: bool,
     pub http: u16,
     running: Option<Running>,
 }
@@ -81,6 +83,7 @@ impl Site {
             more: String::new(),
             benefits: String::new(),
             time_zone: "Europe/London",
+            logins: false,
             http: free,
             running: None,
         }
@@ -89,11 +92,19 @@ impl Site {
     /// The configuration file, written anew.
     pub fn config_file(&self) -> PathBuf {
         let directory = self.directory.path().display();
+        let (url, replication) = match self.logins {
+            false => (self.database.url.clone(), String::new()),
+            true => {
+                let reader = self.database.url_as("benefits_reader");
+                (self.database.url_as("benefits_service"), format!("replication_url = \"{reader}\"\n"))
+            }
+        };
         let text = format!(
-            "[database]\nurl = \"{}\"\nslot = \"{}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
              email_source = \"work\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
-            self.database.url,
+            url,
+            replication,
             self.database.slot,
             self.sandbox.base_url(),
             self.benefits,
@@ -172,6 +183,16 @@ impl Site {
         eventually("nothing is pending", async || {
             let row = self.hr.query_one("select count(*) from benefits.pending", &[]).await.unwrap();
             row.get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+
+    /// As [`Site::settled`]; who is held may stay so.
+    pub async fn settled_but_held(&self) {
+        self.passed().await;
+        eventually("nobody who is not held is pending", async || {
+            let sql = "select count(*) from benefits.pending where hold_id is null";
+            self.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
         })
         .await;
     }
