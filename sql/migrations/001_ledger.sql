@@ -142,9 +142,8 @@ comment on column benefits.enrolment.link_by is
 'The command that the next link is made for: it may take an account that a match by email alone may not.';
 comment on column benefits.enrolment.discarded is
 'Keyed hash of the record whose mass change a person has discarded: it is not sent until HR changes it again.';
--- Failed and blocked people, and those who are in nobody's row of pending, are few: status filters find them here.
+-- Failed people are few.
 create index enrolment_failed_ix on benefits.enrolment (employee_id) where outcome = 'failed';
-create index enrolment_open_ix on benefits.enrolment (employee_id) where outcome is null;
 
 create table benefits.failed (
     employee_id text not null,

@@ -66,6 +66,8 @@ declare
 begin
     perform benefits.require_manager();
     wanted := benefits.known_employees(employee_ids);
+    -- Somebody hired a moment ago shows at once, too.
+    insert into benefits.employee (employee_id) select w from unnest(wanted) as w order by w on conflict do nothing;
     insert into benefits.request (employee_id, kind, requested_by)
     select w, 'sync', benefits.requester() from unnest(wanted) as w;
     return cardinality(wanted);

@@ -173,6 +173,7 @@ begin
         raise exception 'employee % has no leave date, so the account is theirs', from_employee
             using errcode = 'object_not_in_prerequisite_state', hint = 'Enter the leave date of the old record first.';
     end if;
+    insert into benefits.employee (employee_id) values (to_employee) on conflict do nothing;
     insert into benefits.request (employee_id, kind, argument, requested_by)
     values (to_employee, 'transfer', from_employee, benefits.requester());
 end
