@@ -64,6 +64,8 @@ pub struct Outcome {
     pub answered: std::time::Instant,
     /// Whether the platform accepted a write.
     pub synced: bool,
+    /// What a person has discarded is still what HR has: it stays discarded.
+    pub discarded: bool,
     /// For the history.
     pub lines: Vec<HistoryLine>,
 }
@@ -100,6 +102,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
     let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
     let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
+    let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
     let lines = Lines::of(outcomes);
     let rows = session
         .query(
@@ -119,6 +122,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &linked,
                 &ages,
                 &synced,
+                &discarded,
                 &lines.ids,
                 &lines.events,
                 &lines.fields,
