@@ -15,12 +15,14 @@
 
 mod support;
 
+mod bad_input;
 mod client;
 mod cluster;
 mod demo;
 mod invariants;
 mod large;
 mod main_job;
+mod privacy;
 mod replication;
 mod replication_support;
 mod sandbox;
