@@ -19,8 +19,9 @@ use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
 use super::pace::Pace;
 use super::retry::Schedule;
-use super::site_rules;
+use super::site_rules::{self, Lists};
 use crate::config::Config;
+use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
 use crate::ledger::{LedgerError, Session, Site};
@@ -99,6 +100,7 @@ pub struct Outfit {
 enum Event {
     Loaded { ids: Vec<String>, works: Result<Vec<Work>, WorkError> },
     Delivered { id: String, end: Result<End, Ended> },
+    Asked(Result<Lists, Box<Failure>>),
 }
 
 /// One session of delivery.
@@ -107,8 +109,18 @@ pub struct Dispatcher<'o> {
     session: Arc<Session>,
     context: Arc<Context>,
     rules: Arc<Rules>,
+    /// `benefits.site`'s when the rules were read; never newer than what was read.
+    rules_version: i64,
+    /// Somebody was loaded with newer rules in force: they are read before anybody else is.
+    rules_stale: bool,
     lists_at: Instant,
     asked_at: Instant,
+    /// The platform is being asked whether it is there.
+    asking: bool,
+    /// Whether it has answered, well or not: nobody is delivered before.
+    asked: bool,
+    /// A halt, or the end of one, that people cannot see yet.
+    unshown: Option<Option<String>>,
     paused: bool,
     ticks: u32,
     lanes: Lanes,
@@ -126,13 +138,26 @@ impl<'o> Dispatcher<'o> {
         work::rescue(&session).await?;
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
+        let site = Site::load(&session).await?;
+        // What halted an earlier session is found anew, but for what waits for a person.
+        let halted = site.halted_code.clone().filter(|code| code == ANOTHER_WRITER);
+        if let Some(code) = &halted {
+            context.gate.halt(code);
+        }
+        outfit.metrics.halted(halted.as_deref());
+        outfit.halted.send_replace(halted.clone());
         let mut dispatcher = Self {
             outfit,
+            rules_version: work::rules_version(&session).await?,
+            rules_stale: false,
             rules: Arc::new(site_rules::load(&session, &outfit.config, None).await?),
             session,
             lists_at: Instant::now(),
             asked_at: Instant::now(),
-            paused: false,
+            asking: false,
+            asked: false,
+            unshown: Some(halted),
+            paused: is_paused(&site),
             ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
             pace: Pace::new(
@@ -145,10 +170,7 @@ impl<'o> Dispatcher<'o> {
             batchers,
             context,
         };
-        if Site::load(&dispatcher.session).await?.halted_code.as_deref() == Some(ANOTHER_WRITER) {
-            dispatcher.halt(ANOTHER_WRITER).await;
-        }
-        dispatcher.ask_platform().await?;
+        dispatcher.ask_platform();
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
     }
@@ -163,6 +185,12 @@ impl<'o> Dispatcher<'o> {
         scan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !shutdown.is_cancelled() {
             self.lanes.wake(Instant::now());
+            if let Some(code) = self.unshown.take() {
+                show_halt(&self.session, code.as_deref()).await?;
+            }
+            if self.rules_stale {
+                self.reload_rules().await?;
+            }
             if self.lanes.wants_scan() {
                 self.scan().await?;
             }
@@ -182,6 +210,8 @@ impl<'o> Dispatcher<'o> {
 
     /// What is under way ends by itself: every wait in it is bounded. The caller bounds the whole.
     async fn drain(&mut self) -> Result<(), DeliveryError> {
+        // Who has not been sent yet is given back; the next start takes them up.
+        self.context.gate.close();
         while let Some(event) = self.events.join_next().await {
             if let Event::Delivered { end, .. } = event.map_err(DeliveryError::Task)? {
                 end?;
@@ -193,7 +223,7 @@ impl<'o> Dispatcher<'o> {
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
         let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
-        let room = if self.paused { 0 } else { self.context.gate.room(free) };
+        let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return;
         }
@@ -201,7 +231,13 @@ impl<'o> Dispatcher<'o> {
         let session = Arc::clone(&self.session);
         self.loading += 1;
         self.events.spawn(async move {
-            let works = work::load(&session, ids.clone()).await;
+            let works = match work::load(&session, ids.clone()).await {
+                Ok(works) => match failpoint::hit("record-read").await {
+                    Ok(()) => Ok(works),
+                    Err(tripped) => Err(WorkError::Away(tripped.into())),
+                },
+                Err(error) => Err(error),
+            };
             Event::Loaded { ids, works }
         });
     }
@@ -210,8 +246,9 @@ impl<'o> Dispatcher<'o> {
         match event {
             Event::Loaded { ids, works } => {
                 self.loading -= 1;
-                self.loaded(ids, works).await
+                self.loaded(ids, works)
             }
+            Event::Asked(answer) => self.platform_answered(answer).await,
             Event::Delivered { id, end } => {
                 self.pace.ended(Instant::now());
                 match end? {
@@ -220,7 +257,7 @@ impl<'o> Dispatcher<'o> {
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
                     End::Halt(code) => {
-                        self.halt(&code).await;
+                        self.halt(&code);
                         self.lanes.postpone(&id, Instant::now() + SCAN_EVERY);
                     }
                 }
@@ -229,17 +266,13 @@ impl<'o> Dispatcher<'o> {
         }
     }
 
-    async fn loaded(
-        &mut self,
-        ids: Vec<String>,
-        works: Result<Vec<Work>, WorkError>,
-    ) -> Result<(), DeliveryError> {
+    fn loaded(&mut self, ids: Vec<String>, works: Result<Vec<Work>, WorkError>) -> Result<(), DeliveryError> {
         let works = match works {
             Ok(works) => works,
             Err(WorkError::Away(error)) => return Err(error.into()),
             Err(WorkError::Query(error)) => {
                 tracing::error!(%error, "the record query does not work: delivery is halted, changes are still collected");
-                self.halt("record-query").await;
+                self.halt("record-query");
                 for id in ids {
                     self.lanes.postpone(&id, Instant::now() + ASK_EVERY);
                 }
@@ -249,7 +282,13 @@ impl<'o> Dispatcher<'o> {
         let mut rest: std::collections::HashSet<String> = ids.into_iter().collect();
         for work in works {
             rest.remove(&work.employee_id);
-            self.decided(work);
+            if work.rules_version > self.rules_version {
+                // Decided by the rules of before, a refusal that the new ones lift would stay for good.
+                self.rules_stale = true;
+                self.lanes.finish(&work.employee_id, true);
+            } else {
+                self.decided(work);
+            }
         }
         // Delivered by somebody else meanwhile, or not due yet: the scan knows.
         for id in rest {
@@ -269,7 +308,12 @@ impl<'o> Dispatcher<'o> {
         // Rejections and "in step" are recorded against the work as it was loaded.
         let loaded = work.clone();
         match decide(work, &terms) {
-            Decision::Wait(wait) => self.lanes.postpone(&id, Instant::now() + wait),
+            Decision::Wait(wait) => {
+                // In the ledger too: what only memory knew to wait would be found due by every scan.
+                self.events.spawn(async move {
+                    Event::Delivered { end: job::wait(&context, &loaded, wait).await, id }
+                });
+            }
             Decision::InStep => {
                 self.events.spawn(async move {
                     Event::Delivered { end: job::in_step(&context, &loaded).await, id }
@@ -299,11 +343,19 @@ impl<'o> Dispatcher<'o> {
                 }
             }
             Notice::Rules => {
-                self.rules =
-                    Arc::new(site_rules::load(&self.session, &self.outfit.config, Some(&self.rules)).await?);
+                self.reload_rules().await?;
                 self.lanes.more_in_ledger();
             }
         }
+        Ok(())
+    }
+
+    async fn reload_rules(&mut self) -> Result<(), DeliveryError> {
+        self.rules_stale = false;
+        // The version first: rules that are newer than it are merely read once more.
+        self.rules_version = work::rules_version(&self.session).await?;
+        let rules = site_rules::load(&self.session, &self.outfit.config, Some(&self.rules)).await?;
+        self.rules = Arc::new(rules);
         Ok(())
     }
 
@@ -321,18 +373,21 @@ impl<'o> Dispatcher<'o> {
 
     async fn tick(&mut self) -> Result<(), DeliveryError> {
         let site = Site::load(&self.session).await?;
-        self.paused = site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform");
+        self.paused = is_paused(&site);
         let halted = self.context.gate.halted();
         let stored = site.halted_code.as_deref();
-        if halted.as_deref() == Some(ANOTHER_WRITER) && stored != Some(ANOTHER_WRITER) {
-            self.resume().await;
-        } else if halted.is_none() && stored == Some(ANOTHER_WRITER) {
+        if halted.as_deref() == Some(ANOTHER_WRITER)
+            && stored != Some(ANOTHER_WRITER)
+            && self.unshown.is_none()
+        {
+            self.resume();
+        } else if halted.is_none() && stored == Some(ANOTHER_WRITER) && self.unshown.is_none() {
             // Found by another instance, or before a restart: only a person lifts it.
-            self.halt(ANOTHER_WRITER).await;
+            self.halt(ANOTHER_WRITER);
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
         {
-            self.ask_platform().await?;
+            self.ask_platform();
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(RESCUE_EVERY) {
@@ -346,25 +401,37 @@ impl<'o> Dispatcher<'o> {
     }
 
     /// Asks for the platform, its picklists and packages; a halt that the platform caused ends when it answers well.
-    async fn ask_platform(&mut self) -> Result<(), DeliveryError> {
+    /// Beside everything else: a platform that is slow to say so must not stop what goes well.
+    fn ask_platform(&mut self) {
+        if std::mem::replace(&mut self.asking, true) {
+            return;
+        }
         self.asked_at = Instant::now();
-        match site_rules::from_platform(&self.context.client).await {
+        let context = Arc::clone(&self.context);
+        self.events.spawn(async move { Event::Asked(site_rules::from_platform(&context.client).await) });
+    }
+
+    async fn platform_answered(&mut self, answer: Result<Lists, Box<Failure>>) -> Result<(), DeliveryError> {
+        self.asking = false;
+        self.asked = true;
+        match answer {
             Ok(lists) => {
+                self.rules_version = work::rules_version(&self.session).await?;
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
                 if self.context.gate.halted().is_some_and(|code| code != ANOTHER_WRITER) {
-                    self.resume().await;
+                    self.resume();
                 }
             }
-            Err(failure) => self.platform_failed(&failure).await,
+            Err(failure) => self.platform_failed(&failure),
         }
         Ok(())
     }
 
-    async fn platform_failed(&mut self, failure: &Failure) {
+    fn platform_failed(&mut self, failure: &Failure) {
         match &failure.class {
-            Class::Halt { reason } => self.halt(reason.as_str()).await,
+            Class::Halt { reason } => self.halt(reason.as_str()),
             _ => {
                 tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without");
             }
@@ -372,32 +439,34 @@ impl<'o> Dispatcher<'o> {
     }
 
     /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
-    async fn halt(&mut self, code: &str) {
+    fn halt(&mut self, code: &str) {
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);
             self.outfit.metrics.halted(Some(code));
             self.outfit.halted.send_replace(Some(code.to_owned()));
-            store_halt(&self.session, Some(code)).await;
+            self.unshown = Some(Some(code.to_owned()));
         }
     }
 
-    async fn resume(&mut self) {
+    fn resume(&mut self) {
         tracing::info!("delivery goes on");
         self.context.gate.resume();
         self.outfit.metrics.halted(None);
         self.outfit.halted.send_replace(None);
-        store_halt(&self.session, None).await;
+        self.unshown = Some(None);
         self.lanes.more_in_ledger();
     }
 }
 
-/// Shows a halt to people. Not to be able to is no reason to stop: the gauge and the log say it too.
-async fn store_halt(session: &Session, code: Option<&str>) {
+fn is_paused(site: &Site) -> bool {
+    site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform")
+}
+
+/// Shows a halt to people.
+async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
     let sql = "update benefits.site set halted_code = $1 where halted_code is distinct from $1";
-    if let Err(error) = session.execute("show a halt", sql, &[&code]).await {
-        tracing::debug!(%error, "a halt could not be stored");
-    }
+    session.execute("show a halt", sql, &[&code]).await.map(|_| ())
 }
 
 fn batcher_ended(ended: Result<Result<(), LedgerError>, JoinError>) -> DeliveryError {
@@ -472,12 +541,29 @@ async fn record_outcomes(
     session: Arc<Session>,
     outcomes: Vec<Outcome>,
 ) -> Result<Vec<Option<Recorded>>, LedgerError> {
-    let mut recorded: std::collections::HashMap<String, Recorded> = outcomes::record(&session, &outcomes)
-        .await?
-        .into_iter()
-        .map(|recorded| (recorded.employee_id.clone(), recorded))
-        .collect();
+    let recorded = match outcomes::record(&session, &outcomes).await {
+        Err(error) if work::is_taken(&error) => record_singly(&session, &outcomes).await?,
+        recorded => recorded?,
+    };
+    failpoint::hit("outcome-recorded").await?;
+    let mut recorded: std::collections::HashMap<String, Recorded> =
+        recorded.into_iter().map(|recorded| (recorded.employee_id.clone(), recorded)).collect();
     Ok(outcomes.iter().map(|outcome| recorded.remove(&outcome.employee_id)).collect())
+}
+
+/// The platform has answered about an account that the ledger holds for another employee. That is between those two, and
+/// a person's to decide; nobody else waits for it.
+async fn record_singly(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recorded>, LedgerError> {
+    let mut recorded = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        match outcomes::record(session, std::slice::from_ref(outcome)).await {
+            Err(error) if work::is_taken(&error) => {
+                recorded.extend(outcomes::record(session, &[job::not_theirs(outcome)]).await?);
+            }
+            one => recorded.extend(one?),
+        }
+    }
+    Ok(recorded)
 }
 
 async fn postpone(

@@ -147,6 +147,11 @@ impl Marks {
         }
         self.mark_lookups(touches, at, marked).await?;
         self.mark(&changes, "change", commit.end_lsn, marked).await?;
+        if touches.rules || touches.description {
+            // Before anybody is marked for it: who is then read with older rules is seen to be, and read again.
+            let sql = "update benefits.site set rules_version = rules_version + 1";
+            self.session.execute("count a change of the rules", sql, &[]).await?;
+        }
         if touches.roster {
             self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
             marked.reconcile = true;

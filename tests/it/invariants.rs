@@ -6,7 +6,7 @@ use benefits_sync::sandbox::{FaultRule, JournalEntry, SandboxOptions, SeedAccoun
 use crate::for_each_major;
 use crate::support::database::connect;
 use crate::support::site::{Site, eventually, prepare};
-use crate::support::{database_of, private_cluster};
+use crate::support::{database_on, private_cluster};
 
 fn fault(text: &str) -> FaultRule {
     text.parse().unwrap()
@@ -342,7 +342,7 @@ for_each_major! {
 /// A site on a cluster of its own, whose settings may be changed.
 async fn private_site(major: u32) -> (Cluster, Site) {
     let cluster = private_cluster(major).await;
-    let database = database_of(&cluster, major).await;
+    let database = database_on(&cluster, major).await;
     prepare(&database.url).await;
     let site = Site::on(database, SandboxOptions { keep_bodies: true, ..SandboxOptions::default() }).await;
     (cluster, site)

@@ -38,12 +38,6 @@ impl Server {
     }
 }
 
-/// A private cluster's server, as if it were a shared one. The cluster is the caller's to keep.
-pub fn server_of(cluster: &Cluster, major: u32) -> &'static Server {
-    let users = open(&cluster.directory().join("users"));
-    Box::leak(Box::new(Server { major, port: cluster.port(), binaries: cluster.binaries().clone(), users }))
-}
-
 /// The server of a major version; started where it does not run yet. Blocks.
 pub fn server(major: u32) -> &'static Server {
     static SERVERS: [OnceLock<Server>; 4] = [const { OnceLock::new() }; 4];
