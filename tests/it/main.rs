@@ -15,6 +15,7 @@
 
 mod support;
 
+mod bad_input;
 mod client;
 mod cluster;
 mod crashes;
@@ -33,6 +34,7 @@ mod invariants;
 mod large;
 mod main_job;
 mod platform_faults;
+mod privacy;
 mod replication;
 mod replication_support;
 mod sandbox;
