@@ -19,6 +19,7 @@ mod client;
 mod cluster;
 mod crashes;
 mod demo;
+mod ledger_races;
 mod main_job;
 mod platform_faults;
 mod replication;
