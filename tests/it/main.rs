@@ -32,6 +32,7 @@ mod domain_time;
 mod domain_validation;
 mod invariants;
 mod large;
+mod ledger_races;
 mod main_job;
 mod platform_faults;
 mod privacy;
