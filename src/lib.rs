@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod demo;
+pub mod failpoint;
 pub mod http;
 pub mod ledger;
 pub mod lsn;

@@ -21,6 +21,7 @@ pub mod guard;
 pub mod job;
 pub mod lanes;
 pub mod outcome;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 mod site_rules;

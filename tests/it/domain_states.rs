@@ -161,10 +161,15 @@ async fn a_page_of_states_reads_little_more_than_it_shows() {
         .await
         .unwrap();
     for filter in ["true", "state = 'failed'", "state = 'successful'"] {
-        let sql = format!("explain (analyze, format json) select * from benefits.employee_status where {filter} order by employee_id limit 20");
+        let sql = format!(
+            "explain (analyze, format json) select * from benefits.employee_status where {filter} order by employee_id limit 20"
+        );
         let plan: serde_json::Value = site.hr.query_one(&sql, &[]).await.unwrap().get(0);
         let text = plan.to_string();
-        assert!(!text.contains("\"Node Type\":\"Sort\",\"Parent Relationship\":\"Outer\""), "{filter}: {text}");
+        assert!(
+            !text.contains("\"Node Type\":\"Sort\",\"Parent Relationship\":\"Outer\""),
+            "{filter}: {text}"
+        );
         let read = plan[0]["Plan"]["Plans"][0]["Rows Removed by Filter"].as_u64().unwrap_or(0);
         assert!(read < 3_000, "{filter}: {read} rows read for 20");
     }
