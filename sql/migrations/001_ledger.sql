@@ -147,8 +147,6 @@ comment on column benefits.enrolment.link_by is
 'The command that the next link is made for: it may take an account that a match by email alone may not.';
 comment on column benefits.enrolment.discarded is
 'Keyed hash of the record whose mass change a person has discarded: it is not sent until HR changes it again.';
--- Failed people are few.
-create index enrolment_failed_ix on benefits.enrolment (employee_id) where outcome = 'failed';
 
 create table benefits.failed (
     employee_id text not null,

@@ -220,6 +220,7 @@ declare
     q record;
     old benefits.enrolment;
     used bigint;
+    creating boolean;
 begin
     for q in
         delete from benefits.request as r
@@ -252,7 +253,7 @@ begin
             values (q.argument, 'transferred', 'successful', 'Ended by transfer to employee ' || q.employee_id || '.', q.requested_by,
                 clock_timestamp() - q.requested_at);
         end if;
-        select greatest(used, p.intent_version) into used
+        select greatest(used, p.intent_version), coalesce(p.intent_kind = 'create', false) into used, creating
         from (select 1) as one left join benefits.pending as p on p.employee_id = q.employee_id;
         insert into benefits.enrolment as e
             (employee_id, platform_id, requested_by, benefits_id, version, link_by, transferred_from)
@@ -262,7 +263,8 @@ begin
         on conflict (employee_id) do update
         set benefits_id = excluded.benefits_id, linked = false, version = greatest(e.version, excluded.version),
             acknowledged = null, unknown_fields = 0, link_by = excluded.link_by, discarded = null,
-            transferred_from = coalesce(excluded.transferred_from, e.transferred_from), transferred_to = null
+            transferred_from = coalesce(excluded.transferred_from, e.transferred_from), transferred_to = null,
+            create_unresolved = e.create_unresolved or creating
         where not exists (
             select from benefits.enrolment as o
             where o.platform_id = platform and o.benefits_id = excluded.benefits_id and o.employee_id <> e.employee_id

@@ -1,17 +1,16 @@
 -- Records what attempts came to, clears what is in step, and writes history: one statement, one flush.
 -- Arrays by employee: $1 id, $2 seq, $3 claim (null: never claimed), $4 version, $5 acknowledged, $6 unknown fields,
 -- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now,
--- $14 what was discarded stays so, $22 version loaded, $23 a create's fate is unknown.
--- Arrays by history line: $15 id, $16 event, $17 fields, $18 outcome, $19 error code, $20 error, $21 request id.
+-- $21 version loaded, $22 a create's fate is unknown, $23 what was discarded stays so.
+-- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
 with o as materialized (
     select *
     from unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
-        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $14::boolean[], $22::bigint[],
-        $23::boolean[]
+        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bigint[], $22::boolean[], $23::boolean[]
     ) as o (
         employee_id, seq, claim, version, acknowledged, unknown_fields, outcome, error_code, error, benefits_id,
-        linked, age, synced, discarded, loaded_version, create_unresolved
+        linked, age, synced, loaded_version, create_unresolved, discarded
     )
 ),
 turn as materialized (
@@ -44,8 +43,7 @@ state as (
     update benefits.enrolment as e
     set
         version = greatest(e.version, o.version), acknowledged = coalesce(o.acknowledged, e.acknowledged),
-        unknown_fields = o.unknown_fields, create_unresolved = o.create_unresolved, outcome = o.outcome,
-        error_code = o.error_code, error = o.error,
+        unknown_fields = o.unknown_fields, create_unresolved = o.create_unresolved, outcome = o.outcome, error_code = o.error_code, error = o.error,
         -- Without a claim nothing was sent, and a command may have changed the link since the record was read.
         benefits_id = case when o.claim is null then e.benefits_id else o.benefits_id end,
         linked = case when o.claim is null then e.linked else o.linked end,
@@ -70,7 +68,7 @@ lines as (
     insert into benefits.history
         (employee_id, event, fields, outcome, error_code, error, requested_by, latency, request_id)
     select h.employee_id, h.event, h.fields, h.outcome, h.error_code, h.error, t.requested_by, t.latency, h.request_id
-    from unnest($15::text[], $16::text[], $17::bigint[], $18::text[], $19::text[], $20::text[], $21::text[])
+    from unnest($14::text[], $15::text[], $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[])
         as h (employee_id, event, fields, outcome, error_code, error, request_id)
     inner join turn as t on t.employee_id = h.employee_id
 )

@@ -14,7 +14,7 @@ use super::batcher::{Batcher, Ended};
 use super::client::{Client, SetupError};
 use super::decide::{Decision, Terms, decide};
 use super::gate::Gate;
-use super::guard::{self, Ending};
+use super::guard::{self, Ending, Judged};
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
@@ -101,11 +101,12 @@ pub struct Outfit {
 enum Event {
     Loaded { ids: Vec<String>, works: Result<Vec<Work>, WorkError> },
     Delivered { id: String, end: Result<End, Ended> },
+    Judged(Result<Judged, WorkError>),
     Asked(Result<Lists, Box<Failure>>),
-    Judged { settled: Result<bool, WorkError> },
 }
 
 /// One session of delivery.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Dispatcher<'o> {
     outfit: &'o Outfit,
     session: Arc<Session>,
@@ -122,6 +123,7 @@ pub struct Dispatcher<'o> {
     /// Whether it has answered, well or not: nobody is delivered before.
     asked: bool,
     /// A halt, or the end of one, that people cannot see yet.
+    #[expect(clippy::option_option, reason = "nothing to show, an end to show, a halt to show")]
     unshown: Option<Option<String>>,
     paused: bool,
     ticks: u32,
@@ -274,15 +276,16 @@ impl<'o> Dispatcher<'o> {
                 }
                 Ok(())
             }
-            Event::Judged { settled } => {
+            Event::Judged(judged) => {
                 self.judging = false;
-                match settled {
-                    Ok(true) => self.lanes.more_in_ledger(),
-                    Ok(false) => {}
+                match judged {
+                    Ok(Judged::Settled) => self.lanes.more_in_ledger(),
+                    Ok(Judged::RulesAreStale) => self.rules_stale = true,
+                    Ok(Judged::Nothing) => {}
                     Err(WorkError::Away(error)) => return Err(error.into()),
                     // Delivery meets the same query, and says so.
                     Err(WorkError::Query(error)) => {
-                        tracing::debug!(%error, "a mass change cannot be judged yet")
+                        tracing::debug!(%error, "a mass change cannot be judged yet");
                     }
                 }
                 Ok(())
@@ -292,15 +295,16 @@ impl<'o> Dispatcher<'o> {
 
     /// Judges the mass changes that the ledger knows of, beside the deliveries.
     fn judge(&mut self) {
-        if std::mem::replace(&mut self.judging, true) {
+        if !self.asked || std::mem::replace(&mut self.judging, true) {
             return;
         }
         let (session, rules, context) =
             (Arc::clone(&self.session), Arc::clone(&self.rules), Arc::clone(&self.context));
         let limits = self.outfit.config.guard.clone();
+        let version = self.rules_version;
         self.events.spawn(async move {
             let terms = Terms { rules: &rules, key: &context.key, min_interval: Duration::ZERO };
-            Event::Judged { settled: guard::judge(&session, &limits, &terms).await }
+            Event::Judged(guard::judge(&session, &limits, &terms, version).await)
         });
     }
 

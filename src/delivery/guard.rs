@@ -134,16 +134,28 @@ pub(super) async fn admit(
     Ok(ids.iter().map(|id| verdicts.get(id).copied().unwrap_or(Verdict::Wait)).collect())
 }
 
-/// Judges every mass change there is; whether any was settled, so that its people may be due.
+/// What became of the judging.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// Nothing to do, or not all of it can be done yet.
+    Nothing,
+    /// A mass change was settled: its people may be due.
+    Settled,
+    /// The rules have changed since they were read: judge again with new ones.
+    RulesAreStale,
+}
+
+/// Judges every mass change there is, by rules of this version.
 pub(super) async fn judge(
     session: &Arc<Session>,
     guard: &Guard,
     terms: &Terms<'_>,
-) -> Result<bool, WorkError> {
+    rules_version: i64,
+) -> Result<Judged, WorkError> {
     let away = WorkError::Away;
     let sql = "select batch from benefits.mass_change where complete order by batch";
     let batches = session.query("look for mass changes", sql, &[]).await.map_err(away)?;
-    let mut settled = false;
+    let mut judged = Judged::Nothing;
     for row in &batches {
         let batch: i64 = row.get(0);
         loop {
@@ -158,6 +170,9 @@ pub(super) async fn judge(
             if works.is_empty() {
                 break;
             }
+            if works.iter().any(|work| work.rules_version > rules_version) {
+                return Ok(Judged::RulesAreStale);
+            }
             note(session, works, terms).await.map_err(away)?;
         }
         let sql = "select benefits.settle_batch($1, $2, $3, make_interval(secs => $4))";
@@ -166,9 +181,11 @@ pub(super) async fn judge(
             .query("settle a mass change", sql, &[&batch, &guard.fraction, &minimum, &window])
             .await
             .map_err(away)?;
-        settled |= rows.first().is_some_and(|row| row.get(0));
+        if rows.first().is_some_and(|row| row.get(0)) {
+            judged = Judged::Settled;
+        }
     }
-    Ok(settled)
+    Ok(judged)
 }
 
 async fn note(session: &Session, works: Vec<Work>, terms: &Terms<'_>) -> Result<(), LedgerError> {

@@ -84,6 +84,7 @@ pub enum Read {
 
 /// A pending employee with all that is needed to decide what to send.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Work {
     /// Who.
     pub employee_id: String,
@@ -105,16 +106,16 @@ pub struct Work {
     pub acknowledged: Fingerprints,
     /// Fields whose state at the platform is unknown.
     pub unknown: FieldSet,
-    /// A create was sent once and its answer never came, nor was the write resolved since.
-    pub create_unresolved: bool,
-    /// Counts changes of translations, levels and description; as of the snapshot in which the record was read.
-    pub rules_version: i64,
     /// The command that the next link is made for.
     pub link_by: Option<LinkBy>,
     /// The employee whose account was transferred to this one.
     pub transferred_from: Option<String>,
     /// Hash of the record whose mass change was discarded.
     pub discarded: Option<Vec<u8>>,
+    /// A create was sent once and its answer never came, nor was the write resolved since.
+    pub create_unresolved: bool,
+    /// Counts changes of translations, levels and description; as of the snapshot in which the record was read.
+    pub rules_version: i64,
     /// The latest attempt was rejected.
     pub was_failed: bool,
     /// Time since the last acknowledgement.
@@ -287,11 +288,11 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
             .get::<_, Option<&[u8]>>("acknowledged")
             .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
         unknown: FieldSet::from_bits(row.get("unknown_fields")),
-        create_unresolved: row.get("create_unresolved"),
-        rules_version: row.get("rules_version"),
         link_by: row.get::<_, Option<&str>>("link_by").and_then(LinkBy::from_name),
         transferred_from: row.get("transferred_from"),
         discarded: row.get("discarded"),
+        create_unresolved: row.get("create_unresolved"),
+        rules_version: row.get("rules_version"),
         was_failed: row.get::<_, Option<bool>>("was_failed").unwrap_or(false),
         since_last_sync: row
             .get::<_, Option<f64>>("since_last_sync")

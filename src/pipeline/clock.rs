@@ -17,7 +17,7 @@ use crate::ledger::{LedgerError, Session};
 use crate::postgres::Target;
 
 /// The longest pause: a clock that was put forward, or a machine that slept, is noticed within it.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+const PAUSE_MAX: Duration = Duration::from_mins(5);
 /// The pause while PostgreSQL is away.
 const AWAY: Duration = Duration::from_secs(5);
 

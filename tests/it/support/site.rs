@@ -43,14 +43,14 @@ pub struct Site {
     pub directory: tempfile::TempDir,
     /// Appended to the configuration file; set before the pipeline starts.
     pub more: String,
-    /// The same within its `[database]`.
-    pub more_of_database: String,
     /// More lines of `[benefits]`.
     pub benefits: String,
     /// `reconcile.time_zone`.
     pub time_zone: &'static str,
     /// Whether the pipeline logs in as `benefits_service` and `benefits_reader`, not as the superuser.
     pub logins: bool,
+    /// The same within its `[database]`.
+    pub more_of_database: String,
     pub http: u16,
     running: Option<Running>,
 }
@@ -83,10 +83,10 @@ impl Site {
             sandbox: Sandbox::start(options).await.unwrap(),
             directory,
             more: String::new(),
-            more_of_database: String::new(),
             benefits: String::new(),
             time_zone: "Europe/London",
             logins: false,
+            more_of_database: String::new(),
             http: free,
             running: None,
         }
