@@ -1,6 +1,8 @@
 //! No personal value in logs, metrics, history, states, or anywhere else in the ledger: unmistakable values are planted
 //! in every column, everything is made to fail, and then all that was written is searched.
 
+use std::fmt::Write as _;
+
 use benefits_sync::sandbox::FaultRule;
 
 use crate::for_each_major;
@@ -44,7 +46,7 @@ async fn ledger(site: &Site) -> String {
         let table: String = table.get(0);
         let rows = site.hr.query(&format!("select t::text from {table} as t"), &[]).await.unwrap();
         for row in rows {
-            all.push_str(&format!("{table}: {}\n", row.get::<_, Option<&str>>(0).unwrap_or_default()));
+            writeln!(all, "{table}: {}", row.get::<_, Option<&str>>(0).unwrap_or_default()).unwrap();
         }
     }
     all
