@@ -52,14 +52,13 @@ async fn ledger(site: &Site) -> String {
     all
 }
 
-async fn nothing_planted(site: &Site, what: &str, text: &str) {
+fn nothing_planted(what: &str, text: &str) {
     for value in PLANTED {
         if let Some(line) = text.lines().find(|line| line.to_lowercase().contains(&value.to_lowercase())) {
             panic!("{what} holds {value}: {line}");
         }
     }
     assert!(!text.contains("ZX9 9ZX"), "{what} holds the postcode");
-    assert!(site.http > 0);
 }
 
 for_each_major! {
@@ -112,11 +111,11 @@ for_each_major! {
             process.kill9();
             let log = std::fs::read_to_string(site.directory.path().join("log")).unwrap();
             assert!(log.lines().count() > 20, "{log}");
-            nothing_planted(&site, "the log", &log).await;
-            nothing_planted(&site, "/metrics", &metrics).await;
-            nothing_planted(&site, "/readyz", &ready).await;
+            nothing_planted("the log", &log);
+            nothing_planted("/metrics", &metrics);
+            nothing_planted("/readyz", &ready);
             let ledger = ledger(&site).await;
-            nothing_planted(&site, "the ledger", &ledger).await;
+            nothing_planted("the ledger", &ledger);
             assert!(ledger.contains("Grand Vizier"), "a refused picklist value is shown to whoever has to mend it");
             assert!(!log.contains("Grand Vizier") && !metrics.contains("Grand Vizier"));
             assert!(!log.contains("sandbox-token"), "nor the token");
