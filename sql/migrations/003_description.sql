@@ -337,6 +337,7 @@ begin
         );
     end if;
     perform benefits.generate_owned_rows();
+    perform benefits.generate_becoming();
     perform benefits.publish_sources();
     update benefits.description set version = version + 1;
 end
@@ -472,8 +473,8 @@ declare
 begin
     if not exists (select from pg_publication where pubname = name_of_publication) then
         execute format(
-            'create publication %I for table benefits.request, benefits.description, benefits.picklist_value, '
-            'benefits.level_package with (publish_via_partition_root = true)',
+            'create publication %I for table benefits.request, benefits.failed, benefits.description, '
+            'benefits.picklist_value, benefits.level_package with (publish_via_partition_root = true)',
             name_of_publication
         );
     end if;

@@ -28,6 +28,8 @@ pub struct MarkSettings {
     pub platform_id: String,
     /// `delivery.settle`.
     pub settle: Duration,
+    /// `guard.minimum` and `guard.fraction`: a commit that marks more is a mass change.
+    pub guard: (i32, f64),
 }
 
 /// What became of a batch of commits.
@@ -67,6 +69,12 @@ impl Marks {
     /// A writer. `hasher` must be the stream's.
     pub fn new(session: Arc<Session>, hasher: KeyHasher, settings: MarkSettings) -> Self {
         Self { session, hasher, settings }
+    }
+
+    /// Completes what a marker that died has left half marked: its commit comes again, with a mass change of its own.
+    pub async fn complete_mass_changes(&self) -> Result<(), LedgerError> {
+        let sql = "update benefits.mass_change set complete = true where not complete";
+        self.session.execute("complete mass changes", sql, &[]).await.map(|_| ())
     }
 
     /// Makes a batch durable. Every commit in it must be visible to new snapshots already.
@@ -207,9 +215,13 @@ impl Marks {
                     &bulk,
                     &self.settings.settle.as_secs_f64(),
                     &PgLsn::from(lsn.0),
+                    &self.settings.guard.0,
+                    &self.settings.guard.1,
                 ],
             )
             .await?;
+        // Perhaps a mass change: delivery looks for it.
+        marked.rescan |= i64::try_from(ids.len()).unwrap_or(i64::MAX) > i64::from(self.settings.guard.0);
         name_due(marked, rows.iter().map(|row| row.get(0)));
         Ok(())
     }
@@ -234,12 +246,17 @@ impl Marks {
         if touches.requests.is_empty() {
             return Ok(Vec::new());
         }
+        let (requests, platform) = (&touches.requests, &self.settings.platform_id);
         let sql = include_str!("../../sql/queries/release_requests.sql");
-        let rows = self
-            .session
-            .query("release requests", sql, &[&touches.requests, &self.settings.platform_id, &at])
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let rows = self.session.query("release requests", sql, &[requests, platform, &at]).await?;
+        let mut released: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let sql = "select * from benefits.apply_links($1, $2, $3)";
+        let rows = self.session.query("change links", sql, &[requests, platform, &at]).await?;
+        released.extend(rows.iter().map(|row| row.get(0)));
+        let sql = "select * from benefits.apply_holds($1)";
+        let rows = self.session.query("close holds", sql, &[requests]).await?;
+        released.extend(rows.iter().map(|row| row.get(0)));
+        Ok(released)
     }
 
     async fn enrol_starters(&self, touches: &Touches, at: SystemTime) -> Result<Vec<String>, LedgerError> {
@@ -306,7 +323,10 @@ impl Marks {
         for (source, keys) in by_source {
             let sql =
                 include_str!("../../sql/queries/mark_affected.sql").replace("{source}", &source.to_string());
-            self.session.execute("mark whom a lookup affects", &sql, &[&keys, &at]).await?;
+            let (minimum, fraction) = self.settings.guard;
+            self.session
+                .execute("mark whom a lookup affects", &sql, &[&keys, &at, &minimum, &fraction])
+                .await?;
             marked.rescan = true;
         }
         Ok(())
@@ -321,6 +341,14 @@ impl Marks {
         cause: &str,
         mut left: Option<&mut Vec<String>>,
     ) -> Result<Vec<KeyHash>, LedgerError> {
+        if cause == "rules" {
+            // Whom it may help first.
+            let sql = include_str!("../../sql/queries/mark_blocked.sql");
+            self.session.execute("mark who is blocked", sql, &[&at]).await?;
+        }
+        let sql = "insert into benefits.mass_change (complete) values (false) returning batch";
+        let change = self.session.query("note a mass change", sql, &[]).await?;
+        let batch: Option<i64> = change.first().map(|row| row.get(0));
         let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
@@ -331,9 +359,11 @@ impl Marks {
                 rows.extend(self.seed(&page, left).await?);
             }
             let sql = include_str!("../../sql/queries/mark_page.sql");
-            let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
+            let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause, &batch]).await?;
             after = page.first().and_then(|row| row.get(0));
         }
+        let sql = "update benefits.mass_change set complete = true where batch = $1";
+        self.session.execute("complete a mass change", sql, &[&batch]).await?;
         Ok(rows)
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Binding {
     Other,
     /// `benefits.request`.
     Requests(Columns),
+    /// `benefits.failed`.
+    Failed(Columns),
     /// `benefits.description`.
     Description,
     /// `benefits.picklist_value` or `benefits.level_package`.
@@ -61,7 +63,8 @@ impl Binding {
     pub(super) fn new(relation: &Relation, description: &Description) -> Self {
         if relation.schema == LEDGER_SCHEMA {
             return match relation.name.as_str() {
-                "request" => Self::Requests(Columns::of_requests(relation)),
+                "request" => Self::Requests(Columns::of_ledger(relation, "request_id")),
+                "failed" => Self::Failed(Columns::of_ledger(relation, "employee_id")),
                 "description" => Self::Description,
                 "picklist_value" | "level_package" => Self::Rules,
                 _ => Self::Other,
@@ -99,7 +102,7 @@ impl Columns {
         }
     }
 
-    fn of_requests(relation: &Relation) -> Self {
+    fn of_ledger(relation: &Relation, key: &str) -> Self {
         let position = |name: &str| relation.columns.iter().position(|column| column.name == name);
         let is = |name: &str| relation.columns.iter().map(|column| column.name == name).collect();
         Self {
@@ -112,7 +115,7 @@ impl Columns {
             employee_padded: false,
             flag: None,
             mapped: is("argument"),
-            key: is("request_id"),
+            key: is(key),
         }
     }
 

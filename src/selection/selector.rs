@@ -281,6 +281,7 @@ impl Selector {
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Requests(columns) => at.requested(columns, new),
+            Binding::Failed(columns) => at.failed(columns, new, true),
             Binding::Lookup(columns) => at.looked_up(columns, new),
             Binding::Employees(columns) => {
                 at.hired(columns, new);
@@ -299,7 +300,7 @@ impl Selector {
     ) -> Result<(), SelectionError> {
         let mut at = self.row_context(relation, xid)?;
         match at.binding {
-            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Other | Binding::Requests(_) | Binding::Failed(_) => at.decisions.other_table += 1,
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Lookup(columns) => {
@@ -329,6 +330,7 @@ impl Selector {
         match at.binding {
             // A request that is deleted was released; that is not news.
             Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Failed(columns) => at.failed(columns, old, false),
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Lookup(columns) => at.lookup_gone(columns, old),
@@ -352,7 +354,7 @@ impl Selector {
             Binding::Lookup(_) => at.touches.everyone = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Description => at.touches.description = true,
-            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Other | Binding::Requests(_) | Binding::Failed(_) => at.decisions.other_table += 1,
         }
         Ok(())
     }
@@ -371,7 +373,7 @@ impl Selector {
             touches,
             chunk,
             hasher: &self.hasher,
-            members: &self.members,
+            members: &mut self.members,
             cache: &mut self.cache,
             filter: &self.filter,
             filter_is_complete: self.seeded >= self.enrolments,
@@ -390,7 +392,7 @@ struct Row<'s> {
     /// transaction shows is not remembered as seen.
     chunk: Option<(u32, &'s mut Deeds)>,
     hasher: &'s KeyHasher,
-    members: &'s Members,
+    members: &'s mut Members,
     cache: &'s mut RowCache,
     filter: &'s RowFilter,
     filter_is_complete: bool,
@@ -414,6 +416,18 @@ impl Row<'_> {
             let employee = self.hasher.employee(id);
             self.perform(Deed::Requested { request, employee, id: text(id) });
             self.decisions.marked += 1;
+        }
+    }
+
+    /// The ledger's own word, in WAL order: a save that comes later retries, whatever it edits.
+    fn failed(&mut self, columns: &Columns, tuple: Tuple<'_>, failed: bool) {
+        if let Some(id) = columns.outline(tuple).employee {
+            let employee = self.hasher.employee(id);
+            if failed {
+                self.members.fail(employee);
+            } else {
+                self.members.mend(employee);
+            }
         }
     }
 

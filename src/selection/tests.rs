@@ -349,9 +349,9 @@ fn every_save_of_a_failed_employee_is_let_through() {
     let mut feed = Feed::new(&["1"], &[], &[]);
     feed.whole(|f| f.update(EMPLOYEE, &["1", "Ada", "", "f"]));
     let failed = feed.selector.hasher().employee(b"1");
-    feed.selector.members_mut().replace_failed([failed]);
+    feed.selector.members_mut().fail(failed);
     assert_eq!(feed.whole(|f| f.update(EMPLOYEE, &["1", "Ada", "", "f"])).ids(), ["1"]);
-    feed.selector.members_mut().replace_failed([]);
+    feed.selector.members_mut().mend(failed);
     assert_eq!(feed.whole(|f| f.update(EMPLOYEE, &["1", "Ada", "", "f"])), Touched::default());
 }
 
