@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{Config, Log, LogFormat};
 use crate::pipeline::{RunError, StartError};
 use crate::postgres::Target;
-use crate::{pipeline, sandbox, setup};
+use crate::{demo, pipeline, sandbox, setup};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -47,6 +47,8 @@ enum Command {
     Teardown(AdminArgs),
     /// Run the pipeline until it is told to stop (SIGTERM, SIGINT).
     Run(ConfigArgs),
+    /// See it work: a throw-away PostgreSQL, a busy HR department, the pipeline and a simulated platform.
+    Demo(demo::Args),
     /// Serve a simulated Benefits platform.
     Sandbox(Box<sandbox::cli::SandboxArgs>),
 }
@@ -128,6 +130,7 @@ impl Command {
                 log_to_stderr(&config.log)?;
                 run(config).await
             }
+            Self::Demo(args) => demo_command(args).await,
             Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
         }
     }
@@ -161,6 +164,31 @@ async fn run(config: Config) -> Result<(), Exit> {
         };
         Exit::new(code, error)
     })
+}
+
+/// The first signal ends the edits, a second one everything. Dropping the demo takes its server away.
+async fn demo_command(args: demo::Args) -> Result<(), Exit> {
+    let bar = demo::terminal::Bar::default();
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colour_on_stderr()).with_writer(bar.clone());
+    tracing_subscriber::registry().with(Targets::new().with_default(tracing::Level::WARN)).with(layer).init();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let twice = async move {
+        stop_on_signal(stopped.clone()).await;
+        stop_on_signal(stopped).await;
+    };
+    let in_step = tokio::select! {
+        in_step = demo::show::run(&args, stop, bar) => in_step,
+        () = twice => return Err(Exit::new(FAILED, anyhow::anyhow!("interrupted"))),
+    };
+    match in_step {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Exit::new(FAILED, anyhow::anyhow!("HR and Benefits are not in step"))),
+        Err(error) => {
+            let fetched = !error.downcast_ref().is_some_and(demo::StageError::is_not_fetched);
+            Err(Exit { code: if fetched { FAILED } else { NOT_READY }, error })
+        }
+    }
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly stop.
@@ -218,14 +246,21 @@ fn log_to_stderr(log: &Log) -> Result<(), Exit> {
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .init(),
         LogFormat::Text => {
-            use std::io::IsTerminal as _;
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry
-                .with(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr))
+                .with(
+                    tracing_subscriber::fmt::layer()
+                        .with_ansi(colour_on_stderr())
+                        .with_writer(std::io::stderr),
+                )
                 .init();
         }
     }
     Ok(())
+}
+
+fn colour_on_stderr() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A line on standard output.

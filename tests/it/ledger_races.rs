@@ -32,6 +32,7 @@ async fn load(session: &Arc<Session>) -> Work {
 
 fn decided(work: &Work, state: StateName) -> Outcome {
     Outcome {
+        discarded: false,
         employee_id: work.employee_id.clone(),
         seq: work.seq,
         claim: None,
