@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::guard::{self, Ending, Judged};
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
-use super::outcome::{Class, Failure};
+use super::outcome::{Class, Failure, HaltReason};
 use super::pace::Pace;
 use super::retry::Schedule;
 use super::site_rules::{self, Lists};
@@ -229,6 +229,9 @@ impl<'o> Dispatcher<'o> {
 
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
+        if busy > 0 && self.context.gate.is_on_trial() {
+            return;
+        }
         let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
         let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
@@ -258,7 +261,15 @@ impl<'o> Dispatcher<'o> {
             Event::Asked(answer) => self.platform_answered(answer).await,
             Event::Delivered { id, end } => {
                 self.pace.ended(Instant::now());
-                match end? {
+                let end = end?;
+                if self.context.gate.is_on_trial() {
+                    match end {
+                        End::Settled(_) => self.resume(),
+                        // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
+                        End::Postponed(_) | End::Halt(_) => self.context.gate.set_trial(false),
+                    }
+                }
+                match end {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
                     }
@@ -483,8 +494,14 @@ impl<'o> Dispatcher<'o> {
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
-                if self.context.gate.halted().is_some_and(|code| code != ANOTHER_WRITER) {
-                    self.resume();
+                match self.context.gate.halted().as_deref() {
+                    None | Some(ANOTHER_WRITER) => {}
+                    Some(code) if HaltReason::is_over_when_asked_well(code) => self.resume(),
+                    // Reading proves nothing of writing, nor of our own query: one employee tries.
+                    Some(_) => {
+                        self.context.gate.set_trial(true);
+                        self.lanes.more_in_ledger();
+                    }
                 }
             }
             Err(failure) => self.platform_failed(&failure),
@@ -503,6 +520,7 @@ impl<'o> Dispatcher<'o> {
 
     /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
     fn halt(&mut self, code: &str) {
+        self.context.gate.set_trial(false);
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);

@@ -100,6 +100,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
     } else {
         tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
+        health.set_ledger(true);
     }
     tasks.spawn(observer::run(config, started.targets.sql, metrics, shutdown.clone()));
     shutdown.cancelled().await;

@@ -188,7 +188,10 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
     }
     // A graceful stop: what was handed over becomes durable and is confirmed before the connection closes.
     drop(reader.handed);
-    marking.await.map_err(ReadError::Marker)??;
+    match tokio::time::timeout(CLOSE_MAX, &mut marking).await {
+        Ok(marked) => drop(marked.map_err(ReadError::Marker)??),
+        Err(_elapsed) => marking.abort(),
+    }
     Ok(reader.stream.close(CLOSE_MAX).await?)
 }
 
@@ -221,7 +224,11 @@ impl Reader {
                     if !self.commits.is_empty() {
                         failpoint::hit("row-read").await?;
                     }
-                    self.hand_over(idle).await?;
+                    if setting.shutdown.run_until_cancelled(self.hand_over(idle)).await.transpose()?.is_none() {
+                        // A marker that waits for a commit to become visible can take for ever. What was not handed over
+                        // is not confirmed, and comes again.
+                        return Ok(());
+                    }
                 }
             }
         }

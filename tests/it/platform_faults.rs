@@ -194,6 +194,30 @@ async fn a_withdrawn_platform_halts_the_site_and_breaks_no_link() {
     halts_on("gone", "wrong-platform").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_may_read_and_not_write_stays_halted_and_tries_one_employee_at_a_time() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=20).await;
+    site.sandbox.arm("forbidden,on=writes".parse().unwrap());
+    rename(&site, "Forbidden", 20).await;
+    halted_for(&site, "forbidden").await;
+    let refused = || site.sandbox.counts().faults["forbidden"];
+    let asked = || site.sandbox.counts().answers["getPlatform"][&200];
+    let (refused_before, asked_before) = (refused(), asked());
+    eventually("it was tried once more", async || {
+        assert_eq!(site.get("/readyz").await.0, 503, "it was never over");
+        asked() > asked_before && refused() > refused_before
+    })
+    .await;
+    assert_eq!(refused(), refused_before + 1);
+    site.sandbox.disarm_all();
+    goes_on(&site).await;
+    assert_eq!(site.held("20", "surname").as_deref(), Some("Forbidden"));
+    site.stop().await;
+}
+
 async fn halts_on(fault: &str, code: &str) {
     if !support::wanted(18) {
         return;

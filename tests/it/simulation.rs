@@ -21,6 +21,8 @@ use crate::support::site::{self, PEOPLE, Process, Site};
 
 const SEEDS_IN_MAKE_TEST: u64 = 4;
 const STEPS: u32 = 120;
+/// One seed in so many has a second instance, which delivers beside the first and reads when that one is dead.
+const SECOND_ONE_IN: u64 = 3;
 /// One seed in so many has a PostgreSQL of its own, which is restarted and killed too.
 const OWN_POSTGRES_ONE_IN: u64 = 8;
 
@@ -110,6 +112,7 @@ async fn simulate(seed: u64) -> Vec<String> {
         site.sandbox.seed(SeedAccount::new(row.get(0))).unwrap();
     }
     let mut edits = edits(&site, seed).await;
+    let mut second = (seed % SECOND_ONE_IN == 0).then(|| site.spawn_second());
     let mut process = site.spawn().await;
     let first: Vec<String> = (1..=16).map(|id: i64| id.to_string()).collect();
     site.sync(&first.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -126,6 +129,11 @@ async fn simulate(seed: u64) -> Vec<String> {
             cluster.restart().await.unwrap();
             site.hr = connect(&site.database.url).await;
             edits = self::edits(&site, random.r#gen()).await;
+        }
+        if let Some(second) = &mut second
+            && random.gen_ratio(1, 25)
+        {
+            *second = site.spawn_second();
         }
         if process.child.try_wait().unwrap().is_some() {
             deaths += 1;
@@ -210,7 +218,8 @@ async fn step(site: &Site, edits: &mut Edits, process: &mut Process, random: &mu
         0..48 => drop(edits.next().await),
         // There and back again: what was sent without an answer must not be taken for what is held.
         48..70 => {
-            let name = ["Ash", "Birch", "Cedar"].choose(random).unwrap();
+            // The empty one cannot be sent at all.
+            let name = ["Ash", "Birch", "Cedar", ""].choose(random).unwrap();
             let sql = "update hr.employee set surname = $1 where id = $2";
             drop(site.hr.execute(sql, &[name, &random.gen_range(1..=4_i64)]).await);
         }

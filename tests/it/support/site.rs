@@ -161,6 +161,11 @@ impl Site {
         self.launch(|command| command.env("BENEFITS_SYNC_FAILPOINTS", failpoints))
     }
 
+    /// Another instance of the same configuration, its pages at a port of its own.
+    pub fn spawn_second(&self) -> Process {
+        self.launch(|command| command.env("BENEFITS_SYNC_HTTP__LISTEN", "127.0.0.1:0"))
+    }
+
     fn launch(&self, configure: impl FnOnce(&mut Command) -> &mut Command) -> Process {
         let path = self.directory.path().join("log");
         let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
