@@ -19,6 +19,8 @@ mod client;
 mod cluster;
 mod demo;
 mod main_job;
+mod preview;
 mod replication;
 mod replication_support;
 mod sandbox;
+mod status;
