@@ -18,7 +18,7 @@ use crate::config::{Config, Log, LogFormat};
 use crate::paint::Paint;
 use crate::pipeline::{RunError, StartError};
 use crate::postgres::Target;
-use crate::{pipeline, preview, sandbox, setup, status};
+use crate::{doctor, pipeline, preview, sandbox, setup, status};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -53,6 +53,8 @@ enum Command {
     Teardown(AdminArgs),
     /// Run the pipeline until it is told to stop (SIGTERM, SIGINT).
     Run(ConfigArgs),
+    /// Check every precondition and cost, and say what mends what is not well; writes nothing.
+    Doctor(DoctorArgs),
     /// Show the state of things on one screen.
     Status(StatusArgs),
     /// Say what a first sync would do, to whom, and what blocks it; nothing is sent.
@@ -84,6 +86,15 @@ struct SetupArgs {
     /// Print the SQL for a DBA to read and to run with psql, and change nothing.
     #[arg(long)]
     print: bool,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +173,7 @@ impl Command {
                 log_to_stderr(&config.log)?;
                 run(config).await
             }
+            Self::Doctor(args) => doctor_command(args).await,
             Self::Status(args) => status_command(args).await,
             Self::Preview(args) => preview_command(args).await,
             Self::Sandbox(args) => Ok(sandbox::cli::run(args).await?),
@@ -172,18 +184,41 @@ impl Command {
 async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
     let config = load(&args.admin.config)?;
     if args.print {
-        for step in setup::plan(&config) {
-            say(&format!("-- {}\nbegin;\n{}commit;\n", step.title, step.sql));
-        }
+        // With a DBA's address only what that database lacks.
+        let target = if args.admin.admin_url.is_some() { Some(admin(&args.admin)?) } else { None };
+        say(setup::script(target.as_ref(), &config).await?.trim_end());
         return Ok(());
     }
-    for title in setup::apply(&admin(&args.admin)?, &config).await? {
+    let target = admin(&args.admin)?;
+    let changes = setup::changes(&target, &config).await?;
+    for change in &changes {
+        say(&format!("will {change}"));
+    }
+    if changes.is_empty() {
+        say("nothing is missing; settings and privileges are set again");
+    }
+    for title in setup::apply(&target, &config).await? {
         say(&format!("done: {title}"));
     }
     say(
         "Next: describe the site with psql (see sql/demo/describe.sql for an example), then: benefits-sync run",
     );
     Ok(())
+}
+
+async fn doctor_command(args: DoctorArgs) -> Result<(), Exit> {
+    let config = load(&args.config)?;
+    let report = doctor::run(&config).await.map_err(|error| Exit::new(USAGE, error))?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&report)?,
+        false => report.render(Paint::for_stdout()).trim_end().to_owned(),
+    };
+    say(&text);
+    match report.worst() {
+        _ if !report.set_up => Err(Exit::new(NOT_READY, anyhow::anyhow!("the database is not set up"))),
+        doctor::Level::Failed => Err(Exit::new(FAILED, anyhow::anyhow!("some checks failed"))),
+        doctor::Level::Ok | doctor::Level::Warning => Ok(()),
+    }
 }
 
 async fn status_command(args: StatusArgs) -> Result<(), Exit> {

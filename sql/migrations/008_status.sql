@@ -103,7 +103,7 @@ begin
     where p.oid = 'benefits.read_records(text[])'::regprocedure and c like 'search_path=%';
     perform set_config('search_path', path, true);
     execute format(
-        'explain (format json) select r.* from unnest(array[%L]::text[]) as k (id) cross join lateral '
+        'explain (format json, verbose) select r.* from unnest(array[%L]::text[]) as k (id) cross join lateral '
         '(select * from (%s) as q where q.employee_id = k.id::%s offset 0) as r',
         id, site.record_query, site.record_key_type
     ) into plan;
