@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test lint check clean
+.PHONY: help demo test soak lint check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -11,12 +11,16 @@ help: ## Show this
 
 demo: ## PostgreSQL, a made-up HR department, the sync and a simulated platform in this terminal (ARGS="--for 1m --seed 7")
 	@tests/postgres/fetch 18
-	@echo "demo: building (the first time takes a few minutes; not optimised, so slower than a release)"
-	@$(CARGO) build --quiet
-	@$(CARGO) run --quiet -- demo $(ARGS)
+	@echo "demo: building (not optimised; the first time takes a minute or two)"
+	@$(CARGO) build --locked --quiet
+	@$(CARGO) run --locked --quiet -- demo $(ARGS)
 
 test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 	@tests/run $(ARGS)
+
+soak: ## The simulation with many seeds (SEEDS=200, FIRST_SEED=1), or with one again (SEED=17)
+	@tests/postgres/fetch 18
+	@SEEDS=$(or $(SEEDS),50) $(CARGO) test --locked --test it simulation:: -- --nocapture
 
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run

@@ -18,7 +18,7 @@ use crate::config::{Config, Log, LogFormat};
 use crate::paint::Paint;
 use crate::pipeline::{RunError, StartError};
 use crate::postgres::Target;
-use crate::{doctor, pipeline, preview, sandbox, setup, status};
+use crate::{demo, doctor, pipeline, preview, sandbox, setup, status};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -59,8 +59,10 @@ enum Command {
     Status(StatusArgs),
     /// Say what a first sync would do, to whom, and what blocks it; nothing is sent.
     Preview(PreviewArgs),
+    /// See it work: a throw-away PostgreSQL, a busy HR department, the pipeline and a simulated platform.
+    Demo(demo::Args),
     /// Serve a simulated Benefits platform.
-    Sandbox(sandbox::cli::SandboxArgs),
+    Sandbox(Box<sandbox::cli::SandboxArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -176,7 +178,8 @@ impl Command {
             Self::Doctor(args) => doctor_command(args).await,
             Self::Status(args) => status_command(args).await,
             Self::Preview(args) => preview_command(args).await,
-            Self::Sandbox(args) => Ok(sandbox::cli::run(args).await?),
+            Self::Demo(args) => demo_command(args).await,
+            Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
         }
     }
 }
@@ -281,6 +284,31 @@ async fn run(config: Config) -> Result<(), Exit> {
     })
 }
 
+/// The first signal ends the edits, a second one everything. Dropping the demo takes its server away.
+async fn demo_command(args: demo::Args) -> Result<(), Exit> {
+    let bar = demo::terminal::Bar::default();
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colour_on_stderr()).with_writer(bar.clone());
+    tracing_subscriber::registry().with(Targets::new().with_default(tracing::Level::WARN)).with(layer).init();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let twice = async move {
+        stop_on_signal(stopped.clone()).await;
+        stop_on_signal(stopped).await;
+    };
+    let in_step = tokio::select! {
+        in_step = demo::show::run(&args, stop, bar) => in_step,
+        () = twice => return Err(Exit::new(FAILED, anyhow::anyhow!("interrupted"))),
+    };
+    match in_step {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Exit::new(FAILED, anyhow::anyhow!("HR and Benefits are not in step"))),
+        Err(error) => {
+            let fetched = !error.downcast_ref().is_some_and(demo::StageError::is_not_fetched);
+            Err(Exit { code: if fetched { FAILED } else { NOT_READY }, error })
+        }
+    }
+}
+
 /// The first SIGTERM or SIGINT asks for an orderly stop.
 async fn stop_on_signal(shutdown: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
@@ -336,13 +364,21 @@ fn log_to_stderr(log: &Log) -> Result<(), Exit> {
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .init(),
         LogFormat::Text => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry
-                .with(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr))
+                .with(
+                    tracing_subscriber::fmt::layer()
+                        .with_ansi(colour_on_stderr())
+                        .with_writer(std::io::stderr),
+                )
                 .init();
         }
     }
     Ok(())
+}
+
+fn colour_on_stderr() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A line on standard output.

@@ -92,6 +92,10 @@ pub struct Database {
     /// The publication. Default `benefits_sync`.
     #[serde(default = "default_name")]
     pub publication: String,
+    /// Silence of the stream after which its connection is given up and made anew; PostgreSQL is asked for a sign of life at
+    /// half of it. At least 1s. Default 60s.
+    #[serde(default = "default_idle_limit", with = "duration")]
+    pub idle_limit: Duration,
     /// TLS mode, overriding `sslmode` in the URLs.
     #[serde(default)]
     pub tls: Option<TlsMode>,
@@ -288,6 +292,10 @@ fn yes() -> bool {
     true
 }
 
+fn default_idle_limit() -> Duration {
+    Duration::from_mins(1)
+}
+
 fn default_name() -> String {
     "benefits_sync".to_owned()
 }
@@ -390,6 +398,7 @@ impl Config {
             ),
             ("database.slot", slot_fault(&self.database.slot)),
             ("database.publication", name_fault(&self.database.publication)),
+            ("database.idle_limit", duration_fault(self.database.idle_limit, 1_000, 3_600_000)),
             ("ledger.history_months", range_fault(self.ledger.history_months, 1, 1200)),
             ("benefits.platform_id", platform_fault(&self.benefits.platform_id)),
             ("benefits.base_url", self.address_fault()),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod delivery;
 pub mod demo;
 pub mod doctor;
+pub mod failpoint;
 pub mod http;
 pub mod ledger;
 pub mod lsn;

@@ -272,8 +272,10 @@ pub fn make_key(path: &Path) -> Result<(), SetupError> {
     };
     let mut key = [0_u8; 32];
     rand::rngs::OsRng.fill_bytes(&mut key);
-    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(file, "{text}").map_err(fault)?;
+    for byte in key {
+        write!(file, "{byte:02x}").map_err(fault)?;
+    }
+    writeln!(file).map_err(fault)?;
     tracing::info!(path = %path.display(), "made a fingerprint key; keep it with the configuration");
     Ok(())
 }

@@ -12,6 +12,7 @@ create table benefits.site (
     described text[] not null default '{}',
     described_as text[] not null default '{}',
     query_functions text[] not null default '{}',
+    rules_version bigint not null default 1,
     paused_reason text,
     halted_code text,
     halted_reason text,
@@ -110,6 +111,7 @@ create table benefits.enrolment (
     version bigint not null default 0,
     acknowledged bytea,
     unknown_fields bigint not null default 0,
+    create_unresolved boolean not null default false,
     outcome text,
     error_code text,
     error text,
@@ -122,10 +124,13 @@ create table benefits.enrolment (
     constraint enrolment_version_ck check (version between 0 and 9007199254740991)
 )
 with (fillfactor = 60);
+create index enrolment_failed_ix on benefits.enrolment (employee_id) where outcome = 'failed';
 comment on table benefits.enrolment is
 'Synced employees: the linked account, what it has acknowledged (keyed fingerprints, never values), the last outcome.';
 comment on column benefits.enrolment.version is
 'Highest sourceVersion used or seen for the account; only rises.';
+comment on column benefits.enrolment.create_unresolved is
+'A create was sent and its answer never came: an account with this employee''s id may be ours to adopt.';
 comment on column benefits.enrolment.unknown_fields is
 'Bit set of fields whose state at the platform is unknown; they are part of the next write.';
 
@@ -143,9 +148,12 @@ create index request_employee_ix on benefits.request (employee_id);
 comment on table benefits.request is
 'Commands that were given and not yet passed by the reader. Published: the WAL puts them in order with HR''s changes.';
 
+-- Room for 16 million marks between two of them: a row that comes back never repeats a seq of the one that was cleared.
+create sequence benefits.pending_life;
+
 create table benefits.pending (
     employee_id text not null,
-    seq bigint not null default 1,
+    seq bigint not null default nextval('benefits.pending_life') << 24,
     cause text not null,
     bulk boolean not null default false,
     in_full boolean not null default false,

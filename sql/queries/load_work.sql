@@ -3,6 +3,7 @@ select
     p.employee_id, p.seq, p.in_full, p.attempts, p.requested_by,
     p.intent_kind, p.intent_version, p.intent_fields, p.intent_hash,
     e.benefits_id, e.linked, e.version, e.acknowledged, e.unknown_fields, e.outcome = 'failed' as was_failed,
+    e.create_unresolved, (select s.rules_version from benefits.site as s) as rules_version,
     extract(epoch from clock_timestamp() - e.last_synced_at)::float8 as since_last_sync,
     (extract(epoch from clock_timestamp()) * 1000000)::bigint as clock,
     r.*

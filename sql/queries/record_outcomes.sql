@@ -1,15 +1,16 @@
 -- Records what attempts came to, clears what is in step, and writes history: one statement, one flush.
 -- Arrays by employee: $1 id, $2 seq, $3 claim (null: never claimed), $4 version, $5 acknowledged, $6 unknown fields,
--- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now.
+-- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now,
+-- $21 version loaded, $22 a create's fate is unknown.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
 with o as materialized (
     select *
     from unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
-        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[]
+        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bigint[], $22::boolean[]
     ) as o (
         employee_id, seq, claim, version, acknowledged, unknown_fields, outcome, error_code, error, benefits_id,
-        linked, age, synced
+        linked, age, synced, loaded_version, create_unresolved
     )
 ),
 turn as materialized (
@@ -18,7 +19,11 @@ turn as materialized (
         clock_timestamp() - make_interval(secs => o.age) - p.changed_at as latency
     from o
     inner join benefits.pending as p on p.employee_id = o.employee_id
-    where p.claim is not distinct from o.claim
+    inner join benefits.enrolment as e on e.employee_id = o.employee_id
+    where
+        p.claim is not distinct from o.claim
+        -- Under a claim nobody else delivers; without one somebody may have done so since the record was read.
+        and (o.claim is not null or e.version = o.loaded_version)
     order by p.employee_id
     for update of p
 ),
@@ -38,7 +43,7 @@ state as (
     update benefits.enrolment as e
     set
         version = greatest(e.version, o.version), acknowledged = coalesce(o.acknowledged, e.acknowledged),
-        unknown_fields = o.unknown_fields, outcome = o.outcome, error_code = o.error_code, error = o.error,
+        unknown_fields = o.unknown_fields, create_unresolved = o.create_unresolved, outcome = o.outcome, error_code = o.error_code, error = o.error,
         benefits_id = o.benefits_id, linked = o.linked,
         last_synced_at = case when o.synced then clock_timestamp() else e.last_synced_at end
     from o inner join turn as t on t.employee_id = o.employee_id

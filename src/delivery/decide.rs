@@ -146,6 +146,7 @@ fn opening(work: &Work) -> Opening {
         (Some(_), true, _) => Opening::Update,
         (Some(_), false, _) => Opening::Link,
         (None, _, Some(claim)) if claim.kind == IntentKind::Create => Opening::ResumeCreate,
+        (None, _, _) if work.create_unresolved => Opening::ResumeCreate,
         (None, _, _) => Opening::Find,
     }
 }

@@ -17,9 +17,11 @@ use super::gate::Gate;
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
+use super::pace::Pace;
 use super::retry::Schedule;
-use super::site_rules;
+use super::site_rules::{self, Lists};
 use crate::config::Config;
+use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
 use crate::ledger::{LedgerError, Session, Site};
@@ -28,17 +30,24 @@ use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
 
 /// Employees that one statement loads.
-const LOAD_MAX: usize = 256;
+const LOAD_MAX: usize = 512;
+/// Loads under way at once: one is read while another one's rows are on their way.
+const LOADS_MAX: usize = 2;
 /// Employees under way, beyond which none is loaded.
-const UNDER_WAY_MAX: usize = 1024;
+const UNDER_WAY_MAX: usize = 2048;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// Scans between two looks for claims of instances that are no more.
+const RESCUE_EVERY: u32 = 5;
 /// Employees that a scan names.
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How old the platform's picklists and packages may get.
-const LISTS_MAX_AGE: Duration = Duration::from_secs(600);
+const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
+
+/// The halt that only a person ends (`benefits.resume`).
+const ANOTHER_WRITER: &str = "another-writer";
 
 /// What the reader tells delivery.
 #[derive(Debug)]
@@ -92,6 +101,7 @@ pub struct Outfit {
 enum Event {
     Loaded { ids: Vec<String>, works: Result<Vec<Work>, WorkError> },
     Delivered { id: String, end: Result<End, Ended> },
+    Asked(Result<Lists, Box<Failure>>),
 }
 
 /// One session of delivery.
@@ -100,10 +110,22 @@ pub struct Dispatcher<'o> {
     session: Arc<Session>,
     context: Arc<Context>,
     rules: Arc<Rules>,
+    /// `benefits.site`'s when the rules were read; never newer than what was read.
+    rules_version: i64,
+    /// Somebody was loaded with newer rules in force: they are read before anybody else is.
+    rules_stale: bool,
     lists_at: Instant,
     asked_at: Instant,
+    /// The platform is being asked whether it is there.
+    asking: bool,
+    /// Whether it has answered, well or not: nobody is delivered before.
+    asked: bool,
+    /// A halt, or the end of one, that people cannot see yet.
+    unshown: Option<Option<String>>,
     paused: bool,
+    ticks: u32,
     lanes: Lanes,
+    pace: Pace,
     loading: usize,
     events: JoinSet<Event>,
     batchers: JoinSet<Result<(), LedgerError>>,
@@ -117,20 +139,39 @@ impl<'o> Dispatcher<'o> {
         work::rescue(&session).await?;
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
+        let site = Site::load(&session).await?;
+        // What halted an earlier session is found anew, but for what waits for a person.
+        let halted = site.halted_code.clone().filter(|code| code == ANOTHER_WRITER);
+        if let Some(code) = &halted {
+            context.gate.halt(code);
+        }
+        outfit.metrics.halted(halted.as_deref());
+        outfit.halted.send_replace(halted.clone());
         let mut dispatcher = Self {
             outfit,
+            rules_version: work::rules_version(&session).await?,
+            rules_stale: false,
             rules: Arc::new(site_rules::load(&session, &outfit.config, None).await?),
             session,
             lists_at: Instant::now(),
             asked_at: Instant::now(),
-            paused: false,
+            asking: false,
+            asked: false,
+            unshown: Some(halted),
+            paused: is_paused(&site),
+            ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
+            pace: Pace::new(
+                outfit.config.delivery.concurrency.saturating_mul(2).max(64),
+                UNDER_WAY_MAX,
+                Instant::now(),
+            ),
             loading: 0,
             events: JoinSet::new(),
             batchers,
             context,
         };
-        dispatcher.ask_platform().await?;
+        dispatcher.ask_platform();
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
     }
@@ -145,6 +186,12 @@ impl<'o> Dispatcher<'o> {
         scan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !shutdown.is_cancelled() {
             self.lanes.wake(Instant::now());
+            if let Some(code) = self.unshown.take() {
+                show_halt(&self.session, code.as_deref()).await?;
+            }
+            if self.rules_stale {
+                self.reload_rules().await?;
+            }
             if self.lanes.wants_scan() {
                 self.scan().await?;
             }
@@ -153,7 +200,7 @@ impl<'o> Dispatcher<'o> {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 Some(notice) = notices.recv() => self.noticed(notice).await?,
-                Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?)?,
+                Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?).await?,
                 Some(ended) = self.batchers.join_next() => return Err(batcher_ended(ended)),
                 _ = scan.tick() => self.tick().await?,
                 () = tokio::time::sleep(wake), if self.lanes.next_wake(Instant::now()).is_some() => {}
@@ -164,6 +211,8 @@ impl<'o> Dispatcher<'o> {
 
     /// What is under way ends by itself: every wait in it is bounded. The caller bounds the whole.
     async fn drain(&mut self) -> Result<(), DeliveryError> {
+        // Who has not been sent yet is given back; the next start takes them up.
+        self.context.gate.close();
         while let Some(event) = self.events.join_next().await {
             if let Event::Delivered { end, .. } = event.map_err(DeliveryError::Task)? {
                 end?;
@@ -174,33 +223,38 @@ impl<'o> Dispatcher<'o> {
 
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
-        let free = UNDER_WAY_MAX.saturating_sub(busy).min(LOAD_MAX);
-        let room = if self.paused { 0 } else { self.context.gate.room(free) };
-        // Beyond what is in flight only so much is prepared that a later single change does not wait behind it.
-        let prepared_max = self.outfit.config.delivery.concurrency.saturating_mul(4);
-        if room == 0 || self.loading >= 2 || busy >= prepared_max.max(64) || !self.lanes.is_waiting() {
+        let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
+        let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
+        if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return;
         }
         let ids = self.lanes.take(room);
         let session = Arc::clone(&self.session);
         self.loading += 1;
         self.events.spawn(async move {
-            let works = work::load(&session, ids.clone()).await;
+            let works = match work::load(&session, ids.clone()).await {
+                Ok(works) => match failpoint::hit("record-read").await {
+                    Ok(()) => Ok(works),
+                    Err(tripped) => Err(WorkError::Away(tripped.into())),
+                },
+                Err(error) => Err(error),
+            };
             Event::Loaded { ids, works }
         });
     }
 
-    fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
+    async fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
         match event {
             Event::Loaded { ids, works } => {
                 self.loading -= 1;
                 self.loaded(ids, works)
             }
+            Event::Asked(answer) => self.platform_answered(answer).await,
             Event::Delivered { id, end } => {
+                self.pace.ended(Instant::now());
                 match end? {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
-                        self.outfit.metrics.acknowledged(recorded.latency_seconds);
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
                     End::Halt(code) => {
@@ -229,7 +283,13 @@ impl<'o> Dispatcher<'o> {
         let mut rest: std::collections::HashSet<String> = ids.into_iter().collect();
         for work in works {
             rest.remove(&work.employee_id);
-            self.decided(work);
+            if work.rules_version > self.rules_version {
+                // Decided by the rules of before, a refusal that the new ones lift would stay for good.
+                self.rules_stale = true;
+                self.lanes.finish(&work.employee_id, true);
+            } else {
+                self.decided(work);
+            }
         }
         // Delivered by somebody else meanwhile, or not due yet: the scan knows.
         for id in rest {
@@ -249,7 +309,12 @@ impl<'o> Dispatcher<'o> {
         // Rejections and "in step" are recorded against the work as it was loaded.
         let loaded = work.clone();
         match decide(work, &terms) {
-            Decision::Wait(wait) => self.lanes.postpone(&id, Instant::now() + wait),
+            Decision::Wait(wait) => {
+                // In the ledger too: what only memory knew to wait would be found due by every scan.
+                self.events.spawn(async move {
+                    Event::Delivered { end: job::wait(&context, &loaded, wait).await, id }
+                });
+            }
             Decision::InStep => {
                 self.events.spawn(async move {
                     Event::Delivered { end: job::in_step(&context, &loaded).await, id }
@@ -279,11 +344,19 @@ impl<'o> Dispatcher<'o> {
                 }
             }
             Notice::Rules => {
-                self.rules =
-                    Arc::new(site_rules::load(&self.session, &self.outfit.config, Some(&self.rules)).await?);
+                self.reload_rules().await?;
                 self.lanes.more_in_ledger();
             }
         }
+        Ok(())
+    }
+
+    async fn reload_rules(&mut self) -> Result<(), DeliveryError> {
+        self.rules_stale = false;
+        // The version first: rules that are newer than it are merely read once more.
+        self.rules_version = work::rules_version(&self.session).await?;
+        let rules = site_rules::load(&self.session, &self.outfit.config, Some(&self.rules)).await?;
+        self.rules = Arc::new(rules);
         Ok(())
     }
 
@@ -301,16 +374,19 @@ impl<'o> Dispatcher<'o> {
 
     async fn tick(&mut self) -> Result<(), DeliveryError> {
         let site = Site::load(&self.session).await?;
-        self.paused = site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform");
+        self.paused = is_paused(&site);
         let halted = self.context.gate.halted();
-        if halted.as_deref() == Some("another-writer") && site.halted_code.is_none() {
+        if halted.as_deref() == Some(ANOTHER_WRITER) && site.halted_code.is_none() {
             self.resume();
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
         {
-            self.ask_platform().await?;
+            self.ask_platform();
         }
-        work::rescue(&self.session).await?;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(RESCUE_EVERY) {
+            work::rescue(&self.session).await?;
+        }
         if self.context.gate.room(1) > 0 {
             self.scan().await?;
         }
@@ -319,14 +395,26 @@ impl<'o> Dispatcher<'o> {
     }
 
     /// Asks for the platform, its picklists and packages; a halt that the platform caused ends when it answers well.
-    async fn ask_platform(&mut self) -> Result<(), DeliveryError> {
+    /// Beside everything else: a platform that is slow to say so must not stop what goes well.
+    fn ask_platform(&mut self) {
+        if std::mem::replace(&mut self.asking, true) {
+            return;
+        }
         self.asked_at = Instant::now();
-        match site_rules::from_platform(&self.context.client).await {
+        let context = Arc::clone(&self.context);
+        self.events.spawn(async move { Event::Asked(site_rules::from_platform(&context.client).await) });
+    }
+
+    async fn platform_answered(&mut self, answer: Result<Lists, Box<Failure>>) -> Result<(), DeliveryError> {
+        self.asking = false;
+        self.asked = true;
+        match answer {
             Ok(lists) => {
+                self.rules_version = work::rules_version(&self.session).await?;
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
-                if self.context.gate.halted().is_some_and(|code| code != "another-writer") {
+                if self.context.gate.halted().is_some_and(|code| code != ANOTHER_WRITER) {
                     self.resume();
                 }
             }
@@ -339,7 +427,7 @@ impl<'o> Dispatcher<'o> {
         match &failure.class {
             Class::Halt { reason } => self.halt(reason.as_str()),
             _ => {
-                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without")
+                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without");
             }
         }
     }
@@ -350,9 +438,7 @@ impl<'o> Dispatcher<'o> {
             self.context.gate.halt(code);
             self.outfit.metrics.halted(Some(code));
             self.outfit.halted.send_replace(Some(code.to_owned()));
-            let session = Arc::clone(&self.session);
-            let code = code.to_owned();
-            tokio::spawn(async move { store_halt(&session, Some(&code)).await });
+            self.unshown = Some(Some(code.to_owned()));
         }
     }
 
@@ -361,18 +447,19 @@ impl<'o> Dispatcher<'o> {
         self.context.gate.resume();
         self.outfit.metrics.halted(None);
         self.outfit.halted.send_replace(None);
-        let session = Arc::clone(&self.session);
-        tokio::spawn(async move { store_halt(&session, None).await });
+        self.unshown = Some(None);
         self.lanes.more_in_ledger();
     }
 }
 
-/// Shows a halt to people. Not to be able to is no reason to stop: the gauge and the log say it too.
-async fn store_halt(session: &Session, code: Option<&str>) {
+fn is_paused(site: &Site) -> bool {
+    site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform")
+}
+
+/// Shows a halt to people.
+async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
     let sql = "update benefits.site set halted_code = $1 where halted_code is distinct from $1";
-    if let Err(error) = session.execute("show a halt", sql, &[&code]).await {
-        tracing::debug!(%error, "a halt could not be stored");
-    }
+    session.execute("show a halt", sql, &[&code]).await.map(|_| ())
 }
 
 fn batcher_ended(ended: Result<Result<(), LedgerError>, JoinError>) -> DeliveryError {
@@ -419,9 +506,8 @@ async fn write_intents(
     match work::write_intents(&session, token, &intents).await {
         Ok(ours) => {
             let ours: std::collections::HashSet<String> = ours.into_iter().collect();
-            let reserved = |intent: &Intent| match ours.contains(&intent.employee_id) {
-                true => Reserved::Ours,
-                false => Reserved::NotOurs,
+            let reserved = |intent: &Intent| {
+                if ours.contains(&intent.employee_id) { Reserved::Ours } else { Reserved::NotOurs }
             };
             Ok(intents.iter().map(reserved).collect())
         }
@@ -448,12 +534,29 @@ async fn record_outcomes(
     session: Arc<Session>,
     outcomes: Vec<Outcome>,
 ) -> Result<Vec<Option<Recorded>>, LedgerError> {
-    let mut recorded: std::collections::HashMap<String, Recorded> = outcomes::record(&session, &outcomes)
-        .await?
-        .into_iter()
-        .map(|recorded| (recorded.employee_id.clone(), recorded))
-        .collect();
+    let recorded = match outcomes::record(&session, &outcomes).await {
+        Err(error) if work::is_taken(&error) => record_singly(&session, &outcomes).await?,
+        recorded => recorded?,
+    };
+    failpoint::hit("outcome-recorded").await?;
+    let mut recorded: std::collections::HashMap<String, Recorded> =
+        recorded.into_iter().map(|recorded| (recorded.employee_id.clone(), recorded)).collect();
     Ok(outcomes.iter().map(|outcome| recorded.remove(&outcome.employee_id)).collect())
+}
+
+/// The platform has answered about an account that the ledger holds for another employee. That is between those two, and
+/// a person's to decide; nobody else waits for it.
+async fn record_singly(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recorded>, LedgerError> {
+    let mut recorded = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        match outcomes::record(session, std::slice::from_ref(outcome)).await {
+            Err(error) if work::is_taken(&error) => {
+                recorded.extend(outcomes::record(session, &[job::not_theirs(outcome)]).await?);
+            }
+            one => recorded.extend(one?),
+        }
+    }
+    Ok(recorded)
 }
 
 async fn postpone(

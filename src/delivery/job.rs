@@ -20,6 +20,7 @@ use super::gate::Gate;
 use super::outcome::{Answer, Class, Failure};
 use super::retry::Schedule;
 use crate::config::LinkCheck;
+use crate::failpoint;
 use crate::ledger::outcomes::{HistoryLine, Outcome, Postponed, Recorded, StateName};
 use crate::ledger::work::{Claim, Intent, IntentKind, Work};
 use crate::metrics::Metrics;
@@ -97,6 +98,12 @@ impl From<Ended> for Stop {
     }
 }
 
+impl From<failpoint::Tripped> for Stop {
+    fn from(_: failpoint::Tripped) -> Self {
+        Self::Ended
+    }
+}
+
 /// An accepted write.
 struct Accepted {
     kind: IntentKind,
@@ -149,6 +156,9 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         employee_id: work.employee_id.clone(),
         seq: work.seq,
         claim: None,
+        loaded_version: work.version,
+        create_unresolved: work.create_unresolved
+            || work.claim.as_ref().is_some_and(|claim| claim.kind == IntentKind::Create),
         version: work.claim.as_ref().map_or(work.version, |claim| claim.version.max(work.version)),
         acknowledged: None,
         unknown: unknown(work),
@@ -160,6 +170,36 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         synced: false,
         lines: Vec::new(),
     }
+}
+
+/// What is recorded where the platform answers with an account that the ledger holds for another employee.
+pub fn not_theirs(outcome: &Outcome) -> Outcome {
+    let text = "Benefits answered with an account that another employee of ours is linked to: a person decides, by relinking.";
+    Outcome {
+        acknowledged: None,
+        state: StateName::Failed,
+        error: Some(("conflict".to_owned(), text.to_owned())),
+        benefits_id: None,
+        linked: false,
+        synced: false,
+        lines: vec![HistoryLine {
+            event: "rejected",
+            fields: FieldSet::EMPTY,
+            request_id: outcome.lines.first().and_then(|line| line.request_id.clone()),
+        }],
+        ..outcome.clone()
+    }
+}
+
+/// Gives the employee back before anything was sent, for so long.
+pub async fn wait(context: &Context, work: &Work, wait: Duration) -> Result<End, Ended> {
+    let postponed = Postponed {
+        employee_id: work.employee_id.clone(),
+        wait_seconds: wait.as_secs_f64(),
+        attempts: work.attempts,
+    };
+    context.postponed.call(postponed).await?;
+    Ok(End::Postponed(wait))
 }
 
 async fn settle(context: &Context, outcome: Outcome) -> Result<End, Ended> {
@@ -185,7 +225,7 @@ impl Delivery<'_> {
             Opening::Update => self.write(IntentKind::Update).await,
             Opening::Link => self.write(IntentKind::Link).await,
             Opening::ResumeCreate => match self.write(IntentKind::Create).await {
-                Err(Stop::Failed(failure)) if is_in_use(&failure) => self.adopt(failure).await,
+                Err(Stop::Failed(failure)) if in_use_code(&failure).is_some() => self.adopt(failure).await,
                 other => other,
             },
             Opening::Find => self.find().await,
@@ -239,7 +279,14 @@ impl Delivery<'_> {
     async fn adopt(&mut self, refusal: Box<Failure>) -> Result<Accepted, Stop> {
         let id = self.draft.work.employee_id.clone();
         let found = self.ask("find", self.context.client.find_by_external_id(&id)).await?;
-        let Some(account) = found.value else { return Err(Stop::Failed(refusal)) };
+        let Some(account) = found.value else {
+            // The earlier create never came to anything: who holds the email is found out as at a first sync.
+            return if in_use_code(&refusal) == Some("email-in-use") {
+                self.find().await
+            } else {
+                Err(Stop::Failed(refusal))
+            };
+        };
         self.floor = self.floor.max(account.source_version.unwrap_or(0));
         self.account = Some(account.id);
         self.write(IntentKind::Link).await
@@ -305,7 +352,7 @@ impl Delivery<'_> {
             Reserved::Ours => {
                 self.claimed = true;
                 self.intent = Some(version);
-                Ok(())
+                Ok(failpoint::hit("intent-written").await?)
             }
             Reserved::NotOurs => Err(Stop::LoadAgain),
             Reserved::AccountTaken => {
@@ -321,7 +368,8 @@ impl Delivery<'_> {
         operation: &'static str,
         request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
     ) -> Result<Answer<T>, Stop> {
-        let pass = self.context.gate.enter().await.map_err(Stop::Blocked)?;
+        failpoint::hit("request-sent").await?;
+        let pass = self.context.gate.enter(&self.draft.work.employee_id).await.map_err(Stop::Blocked)?;
         let started = Instant::now();
         let answer = request.await;
         let (signal, outcome) = match &answer {
@@ -329,6 +377,7 @@ impl Delivery<'_> {
             Err(failure) => (failure.signal(), failure.label()),
         };
         self.context.gate.leave(pass, signal);
+        failpoint::hit("answer-received").await?;
         self.context.metrics.attempt(operation, outcome, started.elapsed());
         answer.map_err(Stop::Failed)
     }
@@ -348,13 +397,18 @@ impl Delivery<'_> {
             acknowledged: Some(self.draft.acknowledged(accepted.kind)),
             // Everything unknown was part of the write.
             unknown: FieldSet::EMPTY,
+            create_unresolved: false,
             benefits_id: Some(accepted.answer.value.id),
             linked: true,
             synced: true,
             lines,
             ..untouched(&self.draft.work, StateName::Successful)
         };
-        settle(self.context, outcome).await
+        let end = settle(self.context, outcome).await?;
+        if let End::Settled(recorded) = &end {
+            self.context.metrics.acknowledged(recorded.latency_seconds);
+        }
+        Ok(end)
     }
 
     async fn failed(self, failure: &Failure) -> Result<End, Ended> {
@@ -371,8 +425,7 @@ impl Delivery<'_> {
                 Ok(End::Halt(code))
             }
             Class::Throttled { retry_after } => {
-                let wait = retry_after.unwrap_or(Duration::from_secs(1));
-                self.context.gate.hold(wait);
+                let wait = self.context.gate.throttled(*retry_after);
                 self.postpone(wait, false).await
             }
             Class::StaleVersion | Class::Busy | Class::Unavailable { .. } => {
@@ -435,7 +488,10 @@ fn email_in_use() -> Rejection {
     )
 }
 
-/// Whether a create was refused because its email or its id is there already.
-fn is_in_use(failure: &Failure) -> bool {
-    matches!(failure.class, Class::Rejected { code: "email-in-use" | "external-id-in-use", .. })
+/// The code where a create was refused because its email or its id is there already.
+fn in_use_code(failure: &Failure) -> Option<&'static str> {
+    match failure.class {
+        Class::Rejected { code: code @ ("email-in-use" | "external-id-in-use"), .. } => Some(code),
+        _ => None,
+    }
 }

@@ -1,8 +1,8 @@
 //! The rules that records are prepared by: the site's translations and levels, the platform's picklists and packages.
 
-use super::api::Picklists;
+use super::api::{Picklists, PlatformStatus};
 use super::client::Client;
-use super::outcome::Outcome;
+use super::outcome::{Failure, HaltReason, Outcome};
 use crate::config::Config;
 use crate::ledger::{LedgerError, Session, Site, work};
 use crate::record::Rules;
@@ -13,9 +13,13 @@ pub struct Lists {
     packages: Vec<(String, String)>,
 }
 
-/// Asks the platform whether it is there, and for its lists.
-pub(crate) async fn from_platform(client: &Client) -> Result<Lists, Box<super::outcome::Failure>> {
-    client.platform().await?;
+/// Asks the platform whether it is there and takes writes, and for its lists.
+pub(crate) async fn from_platform(client: &Client) -> Result<Lists, Box<Failure>> {
+    let platform = client.platform().await?;
+    if platform.value.status == PlatformStatus::Suspended {
+        let failure = Failure::halt(HaltReason::Suspended, "The Benefits platform is suspended.");
+        return Err(Box::new(Failure { request_id: platform.request_id, ..failure }));
+    }
     let packages: Outcome<_> = client.packages().await;
     let packages = packages?.value.into_iter().map(|package| (package.id, package.name)).collect();
     Ok(Lists { picklists: client.picklists().await?.value, packages })

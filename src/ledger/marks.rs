@@ -32,6 +32,7 @@ pub struct MarkSettings {
 
 /// What became of a batch of commits.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Marked {
     /// Everything up to here is durable.
     pub persisted: PersistedLsn,
@@ -143,6 +144,11 @@ impl Marks {
         }
         self.mark_lookups(touches, at, marked).await?;
         self.mark(&changes, "change", commit.end_lsn, marked).await?;
+        if touches.rules || touches.description {
+            // Before anybody is marked for it: who is then read with older rules is seen to be, and read again.
+            let sql = "update benefits.site set rules_version = rules_version + 1";
+            self.session.execute("count a change of the rules", sql, &[]).await?;
+        }
         if touches.roster || touches.owners {
             self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
             marked.reconcile = true;

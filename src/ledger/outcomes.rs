@@ -42,12 +42,16 @@ pub struct Outcome {
     pub seq: i64,
     /// The claim it was sent under; `None` when nothing had to be sent.
     pub claim: Option<i64>,
+    /// `Work::version` when it was decided: without a claim, another version says that somebody else has delivered since.
+    pub loaded_version: i64,
     /// The highest version used or seen.
     pub version: i64,
     /// What the platform holds now; `None` leaves what is stored.
     pub acknowledged: Option<Fingerprints>,
     /// Fields whose state at the platform is unknown.
     pub unknown: FieldSet,
+    /// A create was sent and its fate is unknown.
+    pub create_unresolved: bool,
     /// In step, or rejected.
     pub state: StateName,
     /// For a rejection: code and text.
@@ -94,6 +98,8 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
+    let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
+    let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
     let lines = Lines::of(outcomes);
     let rows = session
         .query(
@@ -120,6 +126,8 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &lines.codes,
                 &lines.errors,
                 &lines.requests,
+                &loaded,
+                &unresolved,
             ],
         )
         .await?;

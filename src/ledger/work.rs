@@ -86,6 +86,10 @@ pub struct Work {
     pub acknowledged: Fingerprints,
     /// Fields whose state at the platform is unknown.
     pub unknown: FieldSet,
+    /// A create was sent once and its answer never came, nor was the write resolved since.
+    pub create_unresolved: bool,
+    /// Counts changes of translations, levels and description; as of the snapshot in which the record was read.
+    pub rules_version: i64,
     /// The latest attempt was rejected.
     pub was_failed: bool,
     /// Time since the last acknowledgement.
@@ -128,6 +132,15 @@ pub async fn take_token(session: &Session) -> Result<i64, LedgerError> {
                lateral pg_advisory_lock($1::integer, t.token::integer)";
     let rows = session.query("take a claim token", sql, &[&LOCK_CLASS]).await?;
     rows.first().map(|row| row.get(0)).ok_or_else(|| LedgerError::Unexpected("no claim token".to_owned()))
+}
+
+/// `Work::rules_version` as it is now.
+pub async fn rules_version(session: &Session) -> Result<i64, LedgerError> {
+    let sql = "select rules_version from benefits.site";
+    let rows = session.query("read the rules' version", sql, &[]).await?;
+    rows.first()
+        .map(|row| row.get(0))
+        .ok_or_else(|| LedgerError::Unexpected("benefits.site is empty".to_owned()))
 }
 
 /// Frees claims of instances that are no more; how many.
@@ -177,7 +190,7 @@ async fn unreadable(session: &Session, ids: &[String], error: &LedgerError) -> R
         LedgerError::Statement { source, .. } => {
             source.code().map_or("unknown", |state| state.code()).to_owned()
         }
-        LedgerError::Unexpected(text) => text.clone(),
+        other => other.to_string(),
     };
     rows.iter()
         .map(|row| head(row, Read::Unreadable(text.clone())))
@@ -233,6 +246,8 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
             .get::<_, Option<&[u8]>>("acknowledged")
             .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
         unknown: FieldSet::from_bits(row.get("unknown_fields")),
+        create_unresolved: row.get("create_unresolved"),
+        rules_version: row.get("rules_version"),
         was_failed: row.get::<_, Option<bool>>("was_failed").unwrap_or(false),
         since_last_sync: row
             .get::<_, Option<f64>>("since_last_sync")

@@ -11,12 +11,15 @@ use super::marker::{Ended, Marker, Seeded, Step};
 use super::start::{self, Targets};
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
+use crate::failpoint;
 use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
 use crate::postgres::ConnectError;
-use crate::replication::{Connection, Frame, Problem, Remedy, ReplicationError, StartOptions, Stream};
+use crate::replication::{
+    Canceller, Connection, Frame, Problem, Remedy, ReplicationError, StartOptions, Stream,
+};
 use crate::selection::{Commit, KeyHasher, SelectionError, Selector};
 
 /// Rows whose fingerprints are remembered: 32 bytes each.
@@ -61,6 +64,8 @@ pub(super) enum ReadError {
     NotDescribed,
     #[error("the site's description changed; starting again with the new one")]
     DescriptionChanged,
+    #[error(transparent)]
+    FailPoint(#[from] failpoint::Tripped),
     #[error("the marker task ended abnormally")]
     Marker(#[source] tokio::task::JoinError),
 }
@@ -77,14 +82,15 @@ pub(super) async fn supervise(setting: Setting) {
     let schedule = super::session_schedule();
     let mut failures = 0;
     let mut told = String::new();
+    let mut before = None;
     while !setting.shutdown.is_cancelled() {
         let began = tokio::time::Instant::now();
-        let ended = read(&setting).await;
+        let ended = read(&setting, &mut before).await;
         setting.metrics.connected(false);
         let Err(error) = ended else { return };
         let standing_by = error.is_standing_by();
         setting.health.set_streaming(if standing_by { Ok(()) } else { Err(error.to_string()) });
-        failures = if began.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
+        failures = if began.elapsed() > Duration::from_mins(1) { 1 } else { failures + 1 };
         let wait = match &error {
             ReadError::DescriptionChanged => Duration::ZERO,
             _ if standing_by => Duration::from_secs(1),
@@ -116,12 +122,19 @@ fn log(error: &ReadError, wait: Duration) {
     }
 }
 
-async fn read(setting: &Setting) -> Result<(), ReadError> {
+/// `before` is the session before this one: where it fell silent, its end at the server may hold the slot for as long as
+/// `wal_sender_timeout`.
+async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), ReadError> {
     let session = Session::connect(&setting.targets.sql, "benefits-sync marker").await?;
     if !Site::load(&session).await?.described_at_all {
         return Err(ReadError::NotDescribed);
     }
     let mut connection = Connection::connect(&setting.targets.replication).await?;
+    if let Some(before) = before.as_ref()
+        && let Err(error) = before.cancel().await
+    {
+        tracing::debug!(%error, "the session before could not be ended");
+    }
     start::slot(&setting.config, &session, &mut connection).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let selector = Selector::new(
@@ -133,9 +146,10 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
     );
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     let database = &setting.config.database;
-    let stream = connection
-        .start(StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger))
-        .await?;
+    let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger);
+    let canceller = connection.canceller();
+    let stream = connection.start(StartOptions { idle_limit: database.idle_limit, ..options }).await?;
+    *before = Some(canceller);
     tracing::info!(slot = database.slot, "streaming");
     setting.metrics.connected(true);
     setting.health.set_streaming(Ok(()));
@@ -158,9 +172,9 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
     let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker, session };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
-        marked = &mut marking => return Err(match marked.map_err(ReadError::Marker)? {
-            Ok(Ended::DescriptionChanged) => ReadError::DescriptionChanged,
-            Ok(Ended::WithReader) => ReadError::DescriptionChanged,
+        done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
+            // It ends by itself for one reason only while the reader is there.
+            Ok(Ended::DescriptionChanged | Ended::WithReader) => ReadError::DescriptionChanged,
             Err(error) => error.into(),
         }),
     };
@@ -204,21 +218,26 @@ impl Reader {
                         idle = take(&frame, &mut self.selector, &mut self.commits)?;
                     }
                     setting.metrics.decided(&self.selector.take_decisions());
-                    self.hand_over(idle).await;
+                    if !self.commits.is_empty() {
+                        failpoint::hit("row-read").await?;
+                    }
+                    self.hand_over(idle).await?;
                 }
             }
         }
     }
 
-    async fn hand_over(&mut self, idle: Option<Lsn>) {
+    async fn hand_over(&mut self, idle: Option<Lsn>) -> Result<(), ReadError> {
         if !self.commits.is_empty() {
             let commits = std::mem::take(&mut self.commits);
             // A closed channel means that the marker has ended; its error ends the session.
             drop(self.handed.send(Step::Commits(commits)).await);
+            failpoint::hit("commit-handed").await?;
         }
         if let Some(lsn) = idle {
             drop(self.handed.send(Step::Idle(lsn)).await);
         }
+        Ok(())
     }
 
     async fn refresh_failed(&mut self) -> Result<(), ReadError> {

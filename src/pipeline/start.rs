@@ -14,7 +14,7 @@ use crate::replication::Connection;
 use super::reader::ReadError;
 
 /// How long the creation of a slot may take: it waits for every transaction that is open.
-const SLOT_MAX: Duration = Duration::from_secs(60);
+const SLOT_MAX: Duration = Duration::from_mins(1);
 
 /// Where the database is.
 #[derive(Debug, Clone)]

@@ -268,7 +268,7 @@ impl Preview {
         let Draft::Ask(record) = draft else { return Ok(draft) };
         let employee_id = record.employee_id().to_owned();
         let email = record.value(Field::Email).unwrap_or_default();
-        let account = match self.find(email).await {
+        let account = match self.find(&employee_id, email).await {
             Ok(account) => account,
             Err(failure) => match failure.class {
                 Class::Rejected { code, .. } => {
@@ -309,10 +309,14 @@ impl Preview {
     }
 
     /// One look-up, asked again while the platform is busy or away.
-    async fn find(&self, email: &str) -> Result<Option<crate::delivery::api::Employee>, Box<Failure>> {
+    async fn find(
+        &self,
+        employee_id: &str,
+        email: &str,
+    ) -> Result<Option<crate::delivery::api::Employee>, Box<Failure>> {
         let mut attempt = 0;
         loop {
-            let pass = match self.gate.enter().await {
+            let pass = match self.gate.enter(employee_id).await {
                 Ok(pass) => pass,
                 Err(wait) => {
                     tokio::time::sleep(wait).await;
@@ -331,9 +335,7 @@ impl Preview {
             };
             attempt += 1;
             match failure.class {
-                Class::Throttled { retry_after } => {
-                    self.gate.hold(retry_after.unwrap_or(Duration::from_secs(1)))
-                }
+                Class::Throttled { retry_after } => drop(self.gate.throttled(retry_after)),
                 Class::Unavailable { .. } | Class::Busy if attempt < ATTEMPTS_MAX => {
                     tokio::time::sleep(failure.retry_after().unwrap_or(Duration::from_millis(500))).await;
                 }

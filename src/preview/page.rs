@@ -71,7 +71,7 @@ pub(super) async fn read(session: &Session, ids: Vec<String>) -> Result<Vec<Cand
                     LedgerError::Statement { source, .. } => {
                         source.code().map_or("unknown", |state| state.code())
                     }
-                    LedgerError::Unexpected(_) => "unknown",
+                    _ => "unknown",
                 };
                 let found = |employee_id| Candidate {
                     employee_id,

@@ -17,12 +17,18 @@ mod support;
 
 mod client;
 mod cluster;
+mod crashes;
 mod demo;
+mod demo_run;
 mod doctor;
 mod main_job;
+mod platform_faults;
 mod preview;
 mod replication;
 mod replication_support;
 mod sandbox;
 mod setup;
+mod simulation;
 mod status;
+mod stream_faults;
+mod unequal;

@@ -6,6 +6,7 @@
 
 pub mod database;
 pub mod logins;
+pub mod proof;
 pub mod shared;
 pub mod site;
 

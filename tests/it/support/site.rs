@@ -43,6 +43,8 @@ pub struct Site {
     pub directory: tempfile::TempDir,
     /// Appended to the configuration file; set before the pipeline starts.
     pub more: String,
+    /// The same within its `[database]`.
+    pub more_of_database: String,
     pub http: u16,
     running: Option<Running>,
 }
@@ -75,6 +77,7 @@ impl Site {
             sandbox: Sandbox::start(options).await.unwrap(),
             directory,
             more: String::new(),
+            more_of_database: String::new(),
             http: free,
             running: None,
         }
@@ -84,11 +87,12 @@ impl Site {
     pub fn config_file(&self) -> PathBuf {
         let directory = self.directory.path().display();
         let text = format!(
-            "[database]\nurl = \"{}\"\nslot = \"{}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\nslot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
              email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
             self.database.url,
             self.database.slot,
+            self.more_of_database,
             self.sandbox.base_url(),
             self.http,
             self.more
@@ -120,22 +124,27 @@ impl Site {
 
     /// Starts the program itself, to be killed. Its log is in `directory/log`.
     pub async fn spawn(&self) -> Process {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.directory.path().join("log"))
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
-            .arg("run")
-            .arg("--config")
-            .arg(self.config_file())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let process = Process { child };
+        let process = self.launch(|command| command);
         self.until_ready().await;
         process
+    }
+
+    /// As [`Site::spawn`], with fail points (see `src/failpoint.rs`), and without waiting: it may not live to be ready.
+    pub fn spawn_armed(&self, failpoints: &str) -> Process {
+        self.launch(|command| command.env("BENEFITS_SYNC_FAILPOINTS", failpoints))
+    }
+
+    fn launch(&self, configure: impl FnOnce(&mut Command) -> &mut Command) -> Process {
+        let path = self.directory.path().join("log");
+        let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_benefits-sync"));
+        command.arg("run").arg("--config").arg(self.config_file()).stdin(Stdio::null()).stderr(log);
+        Process { child: configure(&mut command).spawn().unwrap() }
+    }
+
+    /// The process's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// Waits for `/readyz` to answer 200.
@@ -145,7 +154,8 @@ impl Site {
 
     /// Status and text of one of the pipeline's own pages; status 0 where nobody answers.
     pub async fn get(&self, path: &str) -> (u16, String) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        // A second installation is refused, and the first one serves as well.
+        drop(rustls::crypto::ring::default_provider().install_default());
         match reqwest::get(format!("http://127.0.0.1:{}{path}", self.http)).await {
             Ok(answer) => (answer.status().as_u16(), answer.text().await.unwrap_or_default()),
             Err(_) => (0, String::new()),
@@ -212,6 +222,26 @@ impl Process {
     pub fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+impl Process {
+    /// Sends a signal: `TERM`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(mut self) -> std::process::ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the process has not ended within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
