@@ -22,6 +22,7 @@ mod demo;
 mod demo_run;
 mod doctor;
 mod main_job;
+mod metrics;
 mod platform_faults;
 mod preview;
 mod replication;
