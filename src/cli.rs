@@ -212,9 +212,10 @@ async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
 async fn doctor_command(args: DoctorArgs) -> Result<(), Exit> {
     let config = load(&args.config)?;
     let report = doctor::run(&config).await.map_err(|error| Exit::new(USAGE, error))?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&report)?,
-        false => report.render(Paint::for_stdout()).trim_end().to_owned(),
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        report.render(Paint::for_stdout()).trim_end().to_owned()
     };
     say(&text);
     match report.worst() {

@@ -135,7 +135,7 @@ fn settings(config: &Config) -> String {
         literal(&config.database.publication)
     );
     for (login, role) in logins(config) {
-        sql.push_str(&format!("select benefits.grant_login({}, '{role}');\n", literal(&login)));
+        sql.extend([format!("select benefits.grant_login({}, '{role}');\n", literal(&login))]);
     }
     sql
 }
@@ -162,10 +162,10 @@ pub async fn script(admin: Option<&Target>, config: &Config) -> Result<String, S
     let header = HEADER.replace("{database}", &database);
     let mut text = header.replace("{slot}", &config.database.slot);
     for step in steps(config, version) {
-        text.push_str(&format!(
+        text.extend([format!(
             "\n-- {}\nbegin;\nset local lock_timeout = '5s';\n{}commit;\n",
             step.title, step.sql
-        ));
+        )]);
     }
     Ok(text)
 }

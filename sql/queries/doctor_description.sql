@@ -29,7 +29,7 @@ select jsonb_build_object(
     'columns', s.described,
     'platform_id', s.platform_id,
     'time_zone', s.time_zone,
-    'fingerprint_check', encode(s.fingerprint_check, 'hex'),
+    'fingerprint_check', encode(s.fingerprint_check, 'escape'),
     'has_started', exists (select from benefits.checkpoint),
     'roots', (select count(*) from benefits.source where is_root),
     'has_set_level', to_regprocedure('benefits.set_level(text, text)') is not null,

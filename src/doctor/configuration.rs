@@ -20,7 +20,7 @@ fn key(config: &Config, facts: &Facts) -> Check {
         }
     };
     let held = facts.fingerprint_check.as_deref();
-    let check: String = key.check().bytes().map(|byte| format!("{byte:02x}")).collect();
+    let check = key.check();
     if held.is_some_and(|held| held != check) {
         return Check::failed(
             id,

@@ -41,6 +41,7 @@ struct Publication {
 }
 
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 struct Source {
     table: String,
     is_gone: bool,

@@ -101,9 +101,9 @@ impl Report {
                 Level::Warning => paint.warning("warning"),
                 Level::Failed => paint.bad("failed "),
             };
-            text.push_str(&format!("{mark}  {:<26} {}\n", check.id, check.text));
+            text.extend([format!("{mark}  {:<26} {}\n", check.id, check.text)]);
             for line in check.remedy.iter().flat_map(|remedy| remedy.lines()) {
-                text.push_str(&format!("{:36} {}\n", "", paint.faint(line)));
+                text.extend([format!("{:36} {}\n", "", paint.faint(line))]);
             }
         }
         let count = |level| self.checks.iter().filter(|check| check.level == level).count();
@@ -198,7 +198,7 @@ async fn examine(
     match facts(session, "look at the privileges", sql, &[&replication.user]).await {
         Ok(found) => checks.extend(privileges::judge(&found, &replication.user)),
         Err(error) => {
-            checks.push(Check::failed("privileges.service", error.to_string(), "benefits-sync setup"))
+            checks.push(Check::failed("privileges.service", error.to_string(), "benefits-sync setup"));
         }
     }
     let failed = |id| checks.iter().any(|check| check.id == id && check.level == Level::Failed);
@@ -241,7 +241,7 @@ async fn reader(target: &Target) -> Check {
                         target.user, target.database
                     )
                 },
-                |hint| hint.to_string(),
+                Into::into,
             ),
         ),
     }

@@ -7,6 +7,7 @@ use super::{Check, ident};
 
 /// See `sql/queries/doctor_privileges.sql`.
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 pub(super) struct Facts {
     service: String,
     reader_exists: bool,

@@ -15,6 +15,7 @@ const RATE_TELLS_AFTER_SECONDS: f64 = 3600.0;
 
 /// See `sql/queries/doctor_server.sql`.
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 pub(super) struct Facts {
     version: String,
     version_number: u32,
@@ -46,6 +47,7 @@ pub(super) struct Facts {
 
 /// The slot of our name.
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 pub(super) struct Slot {
     is_ours: bool,
     plugin: Option<String>,

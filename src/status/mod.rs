@@ -132,6 +132,7 @@ pub struct Server {
 
 /// The slot.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 pub struct Slot {
     /// Whether there is one.
     pub has_slot: bool,
