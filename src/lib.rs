@@ -1,5 +1,7 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod delivery;

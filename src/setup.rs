@@ -27,6 +27,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, name: "description", sql: include_str!("../sql/migrations/003_description.sql") },
     Migration { version: 4, name: "commands", sql: include_str!("../sql/migrations/004_commands.sql") },
     Migration { version: 5, name: "privileges", sql: include_str!("../sql/migrations/005_privileges.sql") },
+    Migration { version: 6, name: "domain", sql: include_str!("../sql/migrations/006_domain.sql") },
     Migration { version: 8, name: "status", sql: include_str!("../sql/migrations/008_status.sql") },
 ];
 
@@ -96,23 +97,23 @@ pub struct Step {
     pub sql: String,
 }
 
-/// The version of a schema that lacks nothing.
-pub fn newest_version() -> i32 {
-    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+/// Every migration's version, in order.
+pub fn versions() -> impl Iterator<Item = i32> {
+    MIGRATIONS.iter().map(|migration| migration.version)
 }
 
 /// The whole plan for an empty database.
 pub fn plan(config: &Config) -> Vec<Step> {
-    steps(config, 0)
+    steps(config, &[])
 }
 
-/// What is missing above a schema of this version.
-fn steps(config: &Config, version: i32) -> Vec<Step> {
+/// What is missing where these migrations have been applied.
+fn steps(config: &Config, applied: &[i32]) -> Vec<Step> {
     let mut steps = vec![Step { title: "roles".to_owned(), sql: ROLES.to_owned() }];
-    if version == 0 {
+    if applied.is_empty() {
         steps.push(Step { title: "schema benefits".to_owned(), sql: SCHEMA.to_owned() });
     }
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > version) {
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
         steps.push(Step {
             title: format!("migration {:03} {}", migration.version, migration.name),
             sql: format!(
@@ -154,14 +155,14 @@ fn literal(text: &str) -> String {
 
 /// The whole plan as text that psql runs as it is: for an empty database, or with `admin` for what that one lacks.
 pub async fn script(admin: Option<&Target>, config: &Config) -> Result<String, SetupError> {
-    let version = match admin {
-        None => 0,
-        Some(admin) => version(&*Session::connect(admin, "benefits-sync setup").await?).await?,
+    let applied = match admin {
+        None => Vec::new(),
+        Some(admin) => applied(&*Session::connect(admin, "benefits-sync setup").await?).await?,
     };
     let database = Target::parse(config.database.url.expose_secret())?.database;
     let header = HEADER.replace("{database}", &database);
     let mut text = header.replace("{slot}", &config.database.slot);
-    for step in steps(config, version) {
+    for step in steps(config, &applied) {
         text.extend([format!(
             "\n-- {}\nbegin;\nset local lock_timeout = '5s';\n{}commit;\n",
             step.title, step.sql
@@ -173,7 +174,7 @@ pub async fn script(admin: Option<&Target>, config: &Config) -> Result<String, S
 /// What [`apply`] would change, a line each; empty where everything is there. Changes nothing.
 pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, SetupError> {
     let session = Session::connect(admin, "benefits-sync setup").await?;
-    let version = version(&session).await?;
+    let applied = applied(&session).await?;
     let asked = |source| SetupError::Step { step: "look at what is there".to_owned(), source };
     let sql = "select r.name, r.options from unnest($1::text[], $2::text[]) as r (name, options) \
                where not exists (select from pg_roles as k where k.rolname = r.name)";
@@ -183,10 +184,10 @@ pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, Set
         .iter()
         .map(|row| format!("create role {} ({})", row.get::<_, &str>(0), row.get::<_, &str>(1)))
         .collect();
-    if version == 0 {
+    if applied.is_empty() {
         changes.push("create schema benefits, owned by benefits_owner".to_owned());
     }
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > version) {
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
         changes.push(format!("migrate schema benefits to {:03} {}", migration.version, migration.name));
     }
     let publication = &config.database.publication;
@@ -215,7 +216,7 @@ pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, Set
 /// Applies what is missing; the titles of the steps that were run.
 pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, SetupError> {
     let session = Session::connect(admin, "benefits-sync setup").await?;
-    let steps = steps(config, version(&session).await?);
+    let steps = steps(config, &applied(&session).await?);
     for step in &steps {
         tracing::info!(step = step.title, "setting up");
         let sql = format!(
@@ -245,16 +246,17 @@ async fn run(session: &Session, step: &str, sql: &str) -> Result<(), SetupError>
     done.map_err(|source| SetupError::Step { step: step.to_owned(), source })
 }
 
-async fn version(session: &Session) -> Result<i32, SetupError> {
+/// The migrations that have been applied, in order; none without a schema.
+async fn applied(session: &Session) -> Result<Vec<i32>, SetupError> {
     let failed = |source| SetupError::Step { step: "read the schema's version".to_owned(), source };
     let sql = "select to_regclass('benefits.migration') is not null";
     let rows = session.query("look for the schema", sql, &[]).await.map_err(failed)?;
     if !rows.first().is_some_and(|row| row.get(0)) {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let sql = "select coalesce(max(version), 0) from benefits.migration";
+    let sql = "select version from benefits.migration order by version";
     let rows = session.query("read the schema's version", sql, &[]).await.map_err(failed)?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Makes the fingerprint key where there is none: 64 hex digits, readable by its owner only.

@@ -24,7 +24,7 @@ published as (
     where p.pubname = $1::text::name
 )
 select jsonb_build_object(
-    'version', (select max(version) from benefits.migration),
+    'versions', array(select version from benefits.migration order by version),
     'is_described', s.record_query is not null,
     'columns', s.described,
     'platform_id', s.platform_id,

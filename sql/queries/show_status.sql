@@ -39,7 +39,8 @@ select jsonb_build_object(
     'pending', (
         select jsonb_build_object(
             'employees', count(*),
-            'oldest_seconds', extract(epoch from clock_timestamp() - min(p.pending_since))::float8,
+            'oldest_seconds', extract(epoch from clock_timestamp() - min(p.pending_since) filter (where p.hold_id is null))::float8,
+            'held', count(p.hold_id),
             'under_way', count(p.claim),
             'retrying', count(*) filter (where p.attempts > 0)
         )

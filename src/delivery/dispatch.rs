@@ -14,6 +14,7 @@ use super::batcher::{Batcher, Ended};
 use super::client::{Client, SetupError};
 use super::decide::{Decision, Terms, decide};
 use super::gate::Gate;
+use super::guard::{self, Ending, Judged};
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
@@ -43,11 +44,10 @@ const RESCUE_EVERY: u32 = 5;
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+/// The halt that only `benefits.resume()` lifts.
+const ANOTHER_WRITER: &str = "another-writer";
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
-
-/// The halt that only a person ends (`benefits.resume`).
-const ANOTHER_WRITER: &str = "another-writer";
 
 /// What the reader tells delivery.
 #[derive(Debug)]
@@ -101,10 +101,12 @@ pub struct Outfit {
 enum Event {
     Loaded { ids: Vec<String>, works: Result<Vec<Work>, WorkError> },
     Delivered { id: String, end: Result<End, Ended> },
+    Judged(Result<Judged, WorkError>),
     Asked(Result<Lists, Box<Failure>>),
 }
 
 /// One session of delivery.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Dispatcher<'o> {
     outfit: &'o Outfit,
     session: Arc<Session>,
@@ -121,12 +123,15 @@ pub struct Dispatcher<'o> {
     /// Whether it has answered, well or not: nobody is delivered before.
     asked: bool,
     /// A halt, or the end of one, that people cannot see yet.
+    #[expect(clippy::option_option, reason = "nothing to show, an end to show, a halt to show")]
     unshown: Option<Option<String>>,
     paused: bool,
     ticks: u32,
     lanes: Lanes,
     pace: Pace,
     loading: usize,
+    /// Mass changes are being judged.
+    judging: bool,
     events: JoinSet<Event>,
     batchers: JoinSet<Result<(), LedgerError>>,
 }
@@ -167,6 +172,7 @@ impl<'o> Dispatcher<'o> {
                 Instant::now(),
             ),
             loading: 0,
+            judging: false,
             events: JoinSet::new(),
             batchers,
             context,
@@ -257,6 +263,12 @@ impl<'o> Dispatcher<'o> {
                         self.lanes.finish(&id, !recorded.last);
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
+                    // Only the ledger knows when: the scan finds them.
+                    End::Held => self.lanes.finish(&id, false),
+                    End::Unjudged => {
+                        self.lanes.finish(&id, false);
+                        self.judge();
+                    }
                     End::Halt(code) => {
                         self.halt(&code);
                         self.lanes.postpone(&id, Instant::now() + SCAN_EVERY);
@@ -264,7 +276,36 @@ impl<'o> Dispatcher<'o> {
                 }
                 Ok(())
             }
+            Event::Judged(judged) => {
+                self.judging = false;
+                match judged {
+                    Ok(Judged::Settled) => self.lanes.more_in_ledger(),
+                    Ok(Judged::RulesAreStale) => self.rules_stale = true,
+                    Ok(Judged::Nothing) => {}
+                    Err(WorkError::Away(error)) => return Err(error.into()),
+                    // Delivery meets the same query, and says so.
+                    Err(WorkError::Query(error)) => {
+                        tracing::debug!(%error, "a mass change cannot be judged yet");
+                    }
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// Judges the mass changes that the ledger knows of, beside the deliveries.
+    fn judge(&mut self) {
+        if !self.asked || std::mem::replace(&mut self.judging, true) {
+            return;
+        }
+        let (session, rules, context) =
+            (Arc::clone(&self.session), Arc::clone(&self.rules), Arc::clone(&self.context));
+        let limits = self.outfit.config.guard.clone();
+        let version = self.rules_version;
+        self.events.spawn(async move {
+            let terms = Terms { rules: &rules, key: &context.key, min_interval: Duration::ZERO };
+            Event::Judged(guard::judge(&session, &limits, &terms, version).await)
+        });
     }
 
     fn loaded(&mut self, ids: Vec<String>, works: Result<Vec<Work>, WorkError>) -> Result<(), DeliveryError> {
@@ -308,7 +349,9 @@ impl<'o> Dispatcher<'o> {
         let id = work.employee_id.clone();
         // Rejections and "in step" are recorded against the work as it was loaded.
         let loaded = work.clone();
-        match decide(work, &terms) {
+        let decision = decide(work, &terms);
+        let ending = guard::ending(&loaded, &decision, &self.context.key);
+        match decision {
             Decision::Wait(wait) => {
                 // In the ledger too: what only memory knew to wait would be found due by every scan.
                 self.events.spawn(async move {
@@ -322,12 +365,23 @@ impl<'o> Dispatcher<'o> {
             }
             Decision::Reject(rejection) => {
                 self.events.spawn(async move {
-                    Event::Delivered { end: job::reject(&context, loaded, rejection).await, id }
+                    let end = match held_back(&context, ending).await {
+                        Ok(None) => job::reject(&context, loaded, rejection).await,
+                        Ok(Some(end)) => Ok(end),
+                        Err(ended) => Err(ended),
+                    };
+                    Event::Delivered { end, id }
                 });
             }
             Decision::Send(draft) => {
-                self.events
-                    .spawn(async move { Event::Delivered { end: job::deliver(&context, draft).await, id } });
+                self.events.spawn(async move {
+                    let end = match held_back(&context, ending).await {
+                        Ok(None) => job::deliver(&context, draft).await,
+                        Ok(Some(end)) => Ok(end),
+                        Err(ended) => Err(ended),
+                    };
+                    Event::Delivered { end, id }
+                });
             }
         }
     }
@@ -341,6 +395,7 @@ impl<'o> Dispatcher<'o> {
                 }
                 if rescan {
                     self.lanes.more_in_ledger();
+                    self.judge();
                 }
             }
             Notice::Rules => {
@@ -376,8 +431,15 @@ impl<'o> Dispatcher<'o> {
         let site = Site::load(&self.session).await?;
         self.paused = is_paused(&site);
         let halted = self.context.gate.halted();
-        if halted.as_deref() == Some(ANOTHER_WRITER) && site.halted_code.is_none() {
+        let stored = site.halted_code.as_deref();
+        if halted.as_deref() == Some(ANOTHER_WRITER)
+            && stored != Some(ANOTHER_WRITER)
+            && self.unshown.is_none()
+        {
             self.resume();
+        } else if halted.is_none() && stored == Some(ANOTHER_WRITER) && self.unshown.is_none() {
+            // Found by another instance, or before a restart: only a person lifts it.
+            self.halt(ANOTHER_WRITER);
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
         {
@@ -387,6 +449,7 @@ impl<'o> Dispatcher<'o> {
         if self.ticks.is_multiple_of(RESCUE_EVERY) {
             work::rescue(&self.session).await?;
         }
+        self.judge();
         if self.context.gate.room(1) > 0 {
             self.scan().await?;
         }
@@ -411,6 +474,12 @@ impl<'o> Dispatcher<'o> {
         match answer {
             Ok(lists) => {
                 self.rules_version = work::rules_version(&self.session).await?;
+                if site_rules::store(&self.session, &lists).await? {
+                    tracing::info!(
+                        "the platform's picklists or packages have changed: whoever they blocked is tried again"
+                    );
+                    self.lanes.more_in_ledger();
+                }
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
@@ -432,6 +501,7 @@ impl<'o> Dispatcher<'o> {
         }
     }
 
+    /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
     fn halt(&mut self, code: &str) {
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");
@@ -479,7 +549,9 @@ async fn context(
     let config = &outfit.config;
     let writer = Session::connect(&outfit.target, "benefits-sync intents").await?;
     let recorder = Session::connect(&outfit.target, "benefits-sync outcomes").await?;
-    let (for_postponed, for_known) = (Arc::clone(&recorder), Arc::clone(session));
+    let (for_postponed, for_known, for_guard) =
+        (Arc::clone(&recorder), Arc::clone(session), Arc::clone(session));
+    let limits = config.guard.clone();
     Ok(Context {
         client: Client::new(config)?,
         gate: Gate::new(&config.delivery),
@@ -494,8 +566,19 @@ async fn context(
             postpone(Arc::clone(&for_postponed), token, postponed)
         }),
         acquaintances: Batcher::spawn(tasks, move |ids| are_known(Arc::clone(&for_known), ids)),
+        endings: Batcher::spawn(tasks, move |endings: Vec<Ending>| {
+            let (session, limits) = (Arc::clone(&for_guard), limits.clone());
+            async move { guard::admit(&session, &limits, &endings).await }
+        }),
         metrics: outfit.metrics.clone(),
     })
+}
+
+async fn held_back(context: &Context, ending: Option<Ending>) -> Result<Option<End>, Ended> {
+    match ending {
+        Some(ending) => job::held_back(context, ending).await,
+        None => Ok(None),
+    }
 }
 
 async fn write_intents(

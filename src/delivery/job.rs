@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  draft ─┬─ update ──────────────────────────────────────────────┐
+//!         ├─ transfer, relink ─▶ look at the account's holder ───────┤
 //!         └─ find by email ─┬─ none ──▶ create ───────────────────┤
 //!                           ├─ unlinked account ──▶ reserve, link ┼─▶ intent (durable) ─▶ send ─▶ outcome (durable)
 //!                           └─ somebody else's ──▶ reject         │
@@ -17,12 +18,13 @@ use super::breaker::Signal;
 use super::client::Client;
 use super::decide::{Draft, Opening, Rejection, unknown};
 use super::gate::Gate;
+use super::guard::{self, Ending, Verdict};
 use super::outcome::{Answer, Class, Failure};
 use super::retry::Schedule;
 use crate::config::LinkCheck;
 use crate::failpoint;
 use crate::ledger::outcomes::{HistoryLine, Outcome, Postponed, Recorded, StateName};
-use crate::ledger::work::{Claim, Intent, IntentKind, Work};
+use crate::ledger::work::{Claim, Intent, IntentKind, LinkBy, Work};
 use crate::metrics::Metrics;
 use crate::record::{Field, FieldSet, FingerprintKey, Write, idempotency_key};
 
@@ -50,6 +52,8 @@ pub struct Context {
     pub postponed: Batcher<Postponed, ()>,
     /// Whether the ledger knows an employee of ours by this id.
     pub acquaintances: Batcher<String, bool>,
+    /// Counts endings against the guard's limit.
+    pub endings: Batcher<Ending, Verdict>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -72,6 +76,10 @@ pub enum End {
     Settled(Recorded),
     /// To be tried again after so long.
     Postponed(Duration),
+    /// Held by the mass-change guard, for a person.
+    Held,
+    /// The rest of the mass change has to be judged first.
+    Unjudged,
     /// Stop for the site.
     Halt(String),
 }
@@ -111,6 +119,15 @@ struct Accepted {
     answer: Answer<Employee>,
 }
 
+/// Asks the guard about an ending. `None`: it may go.
+pub async fn held_back(context: &Context, ending: Ending) -> Result<Option<End>, Ended> {
+    Ok(match context.endings.call(ending).await? {
+        Verdict::Go => None,
+        Verdict::Held => Some(End::Held),
+        Verdict::Wait => Some(End::Unjudged),
+    })
+}
+
 /// Delivers. An error means that the ledger session has ended.
 pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended> {
     let mut delivery = Delivery {
@@ -119,6 +136,7 @@ pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended>
         intent: draft.work.claim.as_ref().map(|claim| claim.version),
         floor: 0,
         account: draft.work.benefits_id.clone(),
+        previous: None,
         draft,
     };
     match delivery.run().await {
@@ -147,7 +165,8 @@ pub async fn reject(context: &Context, work: Work, rejection: Rejection) -> Resu
 
 /// Records that nothing had to be sent.
 pub async fn in_step(context: &Context, work: &Work) -> Result<End, Ended> {
-    settle(context, untouched(work, StateName::Successful)).await
+    let discarded = guard::is_discarded(work, &context.key);
+    settle(context, Outcome { discarded, ..untouched(work, StateName::Successful) }).await
 }
 
 /// An outcome without a write: what is known of the platform stays as it was.
@@ -168,6 +187,7 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         linked: work.linked,
         answered: Instant::now(),
         synced: false,
+        discarded: false,
         lines: Vec::new(),
     }
 }
@@ -217,12 +237,15 @@ struct Delivery<'c> {
     floor: i64,
     /// The account that is written to.
     account: Option<String>,
+    /// Whom the account is taken from.
+    previous: Option<String>,
 }
 
 impl Delivery<'_> {
     async fn run(&mut self) -> Result<Accepted, Stop> {
         match self.draft.opening {
             Opening::Update => self.write(IntentKind::Update).await,
+            Opening::Link if self.draft.work.link_by.is_some() => self.take_over().await,
             Opening::Link => self.write(IntentKind::Link).await,
             Opening::ResumeCreate => match self.write(IntentKind::Create).await {
                 Err(Stop::Failed(failure)) if in_use_code(&failure).is_some() => self.adopt(failure).await,
@@ -237,7 +260,10 @@ impl Delivery<'_> {
         let email = self.draft.record.value(Field::Email).unwrap_or_default().to_owned();
         let found = self.ask("find", self.context.client.find_by_email(&email)).await?;
         let Some(account) = found.value else { return self.write(IntentKind::Create).await };
-        if let Some(holder) = &account.external_id {
+        let is_ours = account.external_id.as_ref() == Some(&self.draft.work.employee_id);
+        if let Some(holder) = &account.external_id
+            && !(is_ours && self.draft.work.link_by == Some(LinkBy::Relink))
+        {
             return Err(Stop::Reject(self.held_by(holder).await?));
         }
         let birth = Field::DateOfBirth;
@@ -252,6 +278,31 @@ impl Delivery<'_> {
         }
         self.floor = account.source_version.unwrap_or(0);
         self.account = Some(account.id);
+        self.write(IntentKind::Link).await
+    }
+
+    /// A transfer, or a relink to an account that a person has named: whoever holds it now is named in the write.
+    async fn take_over(&mut self) -> Result<Accepted, Stop> {
+        let Some(id) = self.account.clone() else { return Err(Stop::LoadAgain) };
+        let account = self.ask("get", self.context.client.get(&id)).await?.value;
+        self.floor = self.floor.max(account.source_version.unwrap_or(0));
+        if let Some(holder) = account.external_id.filter(|holder| *holder != self.draft.work.employee_id) {
+            let is_transfer = self.draft.work.link_by == Some(LinkBy::Transfer);
+            if !self.draft.may_take_from(&holder) {
+                return Err(Stop::Reject(Rejection::new(
+                    "conflict",
+                    "The account carries neither this employee's id nor that of the record it is transferred from: a \
+                     person decides, by relinking.",
+                )));
+            }
+            if !is_transfer && self.context.acquaintances.call(holder.clone()).await? {
+                return Err(Stop::Reject(Rejection::new(
+                    "email-in-use",
+                    "The account named is linked to another employee: transfer the link instead.",
+                )));
+            }
+            self.previous = Some(holder);
+        }
         self.write(IntentKind::Link).await
     }
 
@@ -310,7 +361,7 @@ impl Delivery<'_> {
 
     /// The intent, then the request.
     async fn attempt(&mut self, kind: IntentKind) -> Result<Accepted, Stop> {
-        let body = self.draft.body(kind);
+        let body = self.draft.body(kind, self.previous.as_deref());
         let claim = self.draft.claim(kind, &body, &self.context.key, self.floor, self.draft.work.clock);
         let version = claim.version;
         self.reserve(kind, claim).await?;
@@ -388,7 +439,14 @@ impl Delivery<'_> {
         let sent = self.draft.sent(accepted.kind);
         let lines = match accepted.kind {
             IntentKind::Create => vec![line("created", sent)],
-            IntentKind::Link => vec![line("linked", FieldSet::EMPTY), line("updated", sent)],
+            IntentKind::Link => {
+                let event = match self.draft.work.link_by {
+                    None => "linked",
+                    Some(LinkBy::Transfer) => "transferred",
+                    Some(LinkBy::Relink) => "relinked",
+                };
+                vec![line(event, FieldSet::EMPTY), line("updated", sent)]
+            }
             IntentKind::Update => vec![line("updated", sent)],
         };
         let outcome = Outcome {

@@ -13,7 +13,7 @@ pub(super) const SMALL_TABLE_ROWS: i64 = 1_000;
 /// See `sql/queries/doctor_description.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Facts {
-    version: i32,
+    versions: Vec<i32>,
     pub(super) is_described: bool,
     columns: Vec<String>,
     pub(super) platform_id: Option<String>,
@@ -110,19 +110,21 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Check> {
 }
 
 fn migrations(facts: &Facts) -> Check {
-    let (id, newest) = ("ledger.schema", crate::setup::newest_version());
-    let text = format!("the schema's version is {}", facts.version);
-    match facts.version.cmp(&newest) {
-        std::cmp::Ordering::Equal => Check::ok(id, text),
-        std::cmp::Ordering::Less => {
-            Check::failed(id, format!("{text}, and this program needs {newest}"), "benefits-sync setup")
-        }
-        std::cmp::Ordering::Greater => Check::warning(
-            id,
-            format!("{text}, newer than this program's {newest}"),
-            "install the newer program here too",
-        ),
+    let id = "ledger.schema";
+    let missing: Vec<String> = crate::setup::versions()
+        .filter(|known| !facts.versions.contains(known))
+        .map(|version| version.to_string())
+        .collect();
+    let newest = facts.versions.iter().max().copied().unwrap_or(0);
+    if !missing.is_empty() {
+        let text = format!("the schema lacks migrations {}", missing.join(", "));
+        return Check::failed(id, text, "benefits-sync setup");
     }
+    if crate::setup::versions().all(|known| known < newest) {
+        let text = format!("the schema's version {newest} is newer than this program");
+        return Check::warning(id, text, "install the newer program here too");
+    }
+    Check::ok(id, format!("the schema's version is {newest}"))
 }
 
 fn complete(facts: &Facts) -> Check {

@@ -35,6 +35,7 @@ pub struct HistoryLine {
 
 /// What an employee's attempt came to.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Outcome {
     /// Who.
     pub employee_id: String,
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub answered: std::time::Instant,
     /// Whether the platform accepted a write.
     pub synced: bool,
+    /// What a person has discarded is still what HR has: it stays discarded.
+    pub discarded: bool,
     /// For the history.
     pub lines: Vec<HistoryLine>,
 }
@@ -98,6 +101,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
+    let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
     let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
     let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
     let lines = Lines::of(outcomes);
@@ -128,6 +132,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &lines.requests,
                 &loaded,
                 &unresolved,
+                &discarded,
             ],
         )
         .await?;

@@ -72,6 +72,7 @@ async fn slot(
         metrics.lag(end, lsn("received_lsn").max(lsn("confirmed_flush_lsn")), lsn("confirmed_flush_lsn"));
     }
     metrics.pending(row.get("pending"), row.get("oldest_seconds"));
+    metrics.holds(row.get("holds"));
     metrics.stuck(row.get("stuck"));
     metrics.observed(at, row.get("is_active"));
     Ok(())

@@ -30,8 +30,6 @@ const COMMITS_MAX: usize = 1_000;
 const FRAMES_MAX: usize = 20_000;
 /// Hand-overs that may wait for the marker.
 const STEPS_MAX: usize = 32;
-/// How often the set of failed employees is read again.
-const FAILED_EVERY: Duration = Duration::from_secs(2);
 /// How long the end of the stream may take at a graceful stop.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -158,10 +156,16 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
     let settings = MarkSettings {
         platform_id: setting.config.benefits.platform_id.clone(),
         settle: setting.config.delivery.settle,
+        guard: (
+            i32::try_from(setting.config.guard.minimum).unwrap_or(i32::MAX),
+            setting.config.guard.fraction,
+        ),
     };
+    let marks = Marks::new(Arc::clone(&session), hasher, settings);
+    marks.complete_mass_changes().await?;
     let marker = Marker {
         session: Arc::clone(&session),
-        marks: Marks::new(Arc::clone(&session), hasher, settings),
+        marks,
         confirmed,
         seeded,
         notify: setting.notify.clone(),
@@ -169,7 +173,7 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
         health: Arc::clone(&setting.health),
     };
     let mut marking = tokio::spawn(marker.run(steps));
-    let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker, session };
+    let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
         done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
@@ -194,19 +198,15 @@ struct Reader {
     commits: Vec<Commit>,
     handed: mpsc::Sender<Step>,
     from_marker: mpsc::UnboundedReceiver<Seeded>,
-    session: Arc<Session>,
 }
 
 impl Reader {
     async fn run(&mut self, setting: &Setting) -> Result<(), ReadError> {
-        let mut failed = tokio::time::interval(FAILED_EVERY);
-        failed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 () = setting.shutdown.cancelled() => return Ok(()),
                 Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
-                _ = failed.tick() => self.refresh_failed().await?,
                 frame = self.stream.next() => {
                     let mut idle = take(&frame?, &mut self.selector, &mut self.commits)?;
                     // All that has arrived, before anything else is looked at.
@@ -237,12 +237,6 @@ impl Reader {
         if let Some(lsn) = idle {
             drop(self.handed.send(Step::Idle(lsn)).await);
         }
-        Ok(())
-    }
-
-    async fn refresh_failed(&mut self) -> Result<(), ReadError> {
-        let failed = site::failed(&self.session, self.selector.hasher()).await?;
-        self.selector.members_mut().replace_failed(failed);
         Ok(())
     }
 }

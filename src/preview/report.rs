@@ -147,7 +147,9 @@ mod tests {
         for employees in [&forecasts()[..], &[]] {
             let mut out = Vec::new();
             let mut report = Report::json(&mut out, Progress::hidden());
-            employees.iter().for_each(|forecast| report.add(forecast).unwrap());
+            for forecast in employees {
+                report.add(forecast).unwrap();
+            }
             report.finish().unwrap();
             let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
             assert_eq!(document["employees"].as_array().unwrap().len(), employees.len());
@@ -159,7 +161,9 @@ mod tests {
     fn text_says_why_and_that_nothing_was_sent() {
         let mut out = Vec::new();
         let mut report = Report { paint: Paint::plain(), ..Report::text(&mut out, Progress::hidden()) };
-        forecasts().iter().for_each(|forecast| report.add(forecast).unwrap());
+        for forecast in forecasts() {
+            report.add(&forecast).unwrap();
+        }
         report.finish().unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("1            blocked   required: Surname is empty."), "{text}");

@@ -218,6 +218,8 @@ pub struct Pending {
     pub employees: i64,
     /// Since when the oldest.
     pub oldest_seconds: Option<f64>,
+    /// How many of them are in a hold.
+    pub held: i64,
     /// How many are being sent.
     pub under_way: i64,
     /// How many were tried without an answer.
@@ -351,7 +353,7 @@ fn verdict(ledger: &Ledger, instance: &Instance, streaming: &Streaming) -> Verdi
         || instance.breaker.as_deref() == Some("open");
     if stopped {
         Verdict::Stopped
-    } else if ledger.pending.employees > 0 || ledger.requests > 0 {
+    } else if ledger.pending.employees > ledger.pending.held || ledger.requests > 0 {
         Verdict::Working
     } else if ledger.errors.is_empty() {
         Verdict::InStep

@@ -15,16 +15,30 @@
 
 mod support;
 
+mod bad_input;
 mod client;
 mod cluster;
 mod crashes;
 mod demo;
 mod demo_run;
 mod doctor;
+mod domain_guard;
+mod domain_history;
+mod domain_levels;
+mod domain_links;
+mod domain_permissions;
+mod domain_shapes;
+mod domain_states;
+mod domain_time;
+mod domain_validation;
+mod invariants;
+mod large;
+mod ledger_races;
 mod main_job;
 mod metrics;
 mod platform_faults;
 mod preview;
+mod privacy;
 mod replication;
 mod replication_support;
 mod sandbox;

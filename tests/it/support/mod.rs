@@ -14,7 +14,7 @@ use benefits_sync::demo::binaries::Binaries;
 use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
 
 #[allow(unused_imports, reason = "as above")]
-pub use database::{TestDatabase, database, database_from, database_prepared};
+pub use database::{TestDatabase, database, database_from, database_on, database_prepared};
 
 /// Expands a test into one for each major version, named `<test>::pg15` to `<test>::pg18`:
 ///

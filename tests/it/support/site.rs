@@ -30,6 +30,7 @@ const CONTENT: &str = concat!(
     include_str!("../../../sql/migrations/003_description.sql"),
     include_str!("../../../sql/migrations/004_commands.sql"),
     include_str!("../../../sql/migrations/005_privileges.sql"),
+    include_str!("../../../sql/migrations/006_domain.sql"),
     include_str!("../../../sql/migrations/008_status.sql"),
     include_str!("../../../sql/demo/schema.sql"),
     include_str!("../../../sql/demo/describe.sql"),
@@ -43,6 +44,12 @@ pub struct Site {
     pub directory: tempfile::TempDir,
     /// Appended to the configuration file; set before the pipeline starts.
     pub more: String,
+    /// More lines of `[benefits]`.
+    pub benefits: String,
+    /// `reconcile.time_zone`.
+    pub time_zone: &'static str,
+    /// Whether the pipeline logs in as `benefits_service` and `benefits_reader`, not as the superuser.
+    pub logins: bool,
     /// The same within its `[database]`.
     pub more_of_database: String,
     pub http: u16,
@@ -77,6 +84,9 @@ impl Site {
             sandbox: Sandbox::start(options).await.unwrap(),
             directory,
             more: String::new(),
+            benefits: String::new(),
+            time_zone: "Europe/London",
+            logins: false,
             more_of_database: String::new(),
             http: free,
             running: None,
@@ -86,14 +96,24 @@ impl Site {
     /// The configuration file, written anew.
     pub fn config_file(&self) -> PathBuf {
         let directory = self.directory.path().display();
+        let (url, replication) = match self.logins {
+            false => (self.database.url.clone(), String::new()),
+            true => {
+                let reader = self.database.url_as("benefits_reader");
+                (self.database.url_as("benefits_service"), format!("replication_url = \"{reader}\"\n"))
+            }
+        };
         let text = format!(
-            "[database]\nurl = \"{}\"\nslot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
-             email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
-            self.database.url,
+             email_source = \"work\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
+            url,
+            replication,
             self.database.slot,
             self.more_of_database,
             self.sandbox.base_url(),
+            self.benefits,
+            self.time_zone,
             self.http,
             self.more
         );
@@ -113,6 +133,14 @@ impl Site {
         let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
         self.running = Some(Running { shutdown, task });
         self.until_ready().await;
+    }
+
+    /// Stops it in order and starts it again, without waiting until it is ready.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
+        self.running = Some(Running { shutdown, task });
     }
 
     /// Stops it in order.
@@ -178,6 +206,16 @@ impl Site {
         .await;
     }
 
+    /// As [`Site::settled`]; who is held may stay so.
+    pub async fn settled_but_held(&self) {
+        self.passed().await;
+        eventually("nobody who is not held is pending", async || {
+            let sql = "select count(*) from benefits.pending where hold_id is null";
+            self.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+
     /// Waits until the slot has confirmed everything that is committed now.
     pub async fn passed(&self) {
         let row = self.hr.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap();
@@ -195,6 +233,35 @@ impl Site {
         let sql = "select state, last_error_code from benefits.employee_status where employee_id = $1";
         let row = self.hr.query_one(sql, &[&id]).await.unwrap();
         (row.get(0), row.get(1))
+    }
+
+    /// `benefits.why`.
+    pub async fn why(&self, id: &str) -> String {
+        self.hr.query_one("select benefits.why($1)", &[&id]).await.unwrap().get(0)
+    }
+
+    /// Waits for an employee's state.
+    pub async fn until_state(&self, id: &str, state: &str) {
+        eventually(&format!("{id} is {state}"), async || self.status(id).await.0 == state).await;
+    }
+
+    /// Runs SQL that has to be refused; the message and the hint.
+    pub async fn refused(&self, sql: &str) -> (String, String) {
+        let error = self.hr.batch_execute(sql).await.expect_err(sql);
+        let error = error.as_db_error().unwrap();
+        (error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
+    }
+
+    /// The work email that HR has.
+    pub async fn email(&self, id: &str) -> String {
+        let sql = "select address from hr.email where employee_id = $1::text::bigint and kind = 'work'";
+        self.hr.query_one(sql, &[&id]).await.unwrap().get(0)
+    }
+
+    /// Gives an employee another work email.
+    pub async fn set_email(&self, id: &str, address: &str) {
+        let sql = "update hr.email set address = $2 where employee_id = $1::text::bigint and kind = 'work'";
+        assert_eq!(self.hr.execute(sql, &[&id, &address]).await.unwrap(), 1);
     }
 
     /// What the platform holds for an employee.
