@@ -13,9 +13,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, Log, LogFormat};
-use crate::pipeline::{RunError, StartError};
+use crate::pipeline::{CheckError, RunError, StartError};
 use crate::postgres::Target;
-use crate::{pipeline, sandbox, setup};
+use crate::reconcile::ReconcileError;
+use crate::{pipeline, reconcile, sandbox, setup};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -47,6 +48,8 @@ enum Command {
     Teardown(AdminArgs),
     /// Run the pipeline until it is told to stop (SIGTERM, SIGINT).
     Run(ConfigArgs),
+    /// Compare everyone in HR with what Benefits has acknowledged; who is out of step is delivered by run.
+    Reconcile(reconcile::cli::ReconcileArgs),
     /// Serve a simulated Benefits platform.
     Sandbox(sandbox::cli::SandboxArgs),
 }
@@ -128,6 +131,7 @@ impl Command {
                 log_to_stderr(&config.log)?;
                 run(config).await
             }
+            Self::Reconcile(args) => reconcile_command(args).await,
             Self::Sandbox(args) => Ok(sandbox::cli::run(args).await?),
         }
     }
@@ -161,6 +165,28 @@ async fn run(config: Config) -> Result<(), Exit> {
         };
         Exit::new(code, error)
     })
+}
+
+async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Exit> {
+    let config = Config::load(&args.config).map_err(|error| Exit::new(USAGE, error))?;
+    log_to_stderr(&config.log)?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let report = reconcile::cli::run(&config, &args, &shutdown).await.map_err(|error| {
+        let code = match &error {
+            reconcile::cli::CommandError::Check(CheckError::Start(StartError::NotSetUp(_))) => NOT_READY,
+            reconcile::cli::CommandError::Check(CheckError::Start(_)) => USAGE,
+            reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
+            _ => FAILED,
+        };
+        Exit::new(code, error)
+    })?;
+    if args.json {
+        say(&serde_json::to_string_pretty(&report)?);
+    } else {
+        say(&report.table());
+    }
+    Ok(())
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly stop.

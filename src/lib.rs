@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;
+pub mod reconcile;
 pub mod record;
 pub mod replication;
 pub mod sandbox;

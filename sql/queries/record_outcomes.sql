@@ -2,14 +2,15 @@
 -- Arrays by employee: $1 id, $2 seq, $3 claim (null: never claimed), $4 version, $5 acknowledged, $6 unknown fields,
 -- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
+-- By employee again: $21 hash of the record that was refused.
 with o as materialized (
     select *
     from unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
-        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[]
+        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bytea[]
     ) as o (
         employee_id, seq, claim, version, acknowledged, unknown_fields, outcome, error_code, error, benefits_id,
-        linked, age, synced
+        linked, age, synced, refused
     )
 ),
 turn as materialized (
@@ -39,7 +40,7 @@ state as (
     set
         version = greatest(e.version, o.version), acknowledged = coalesce(o.acknowledged, e.acknowledged),
         unknown_fields = o.unknown_fields, outcome = o.outcome, error_code = o.error_code, error = o.error,
-        benefits_id = o.benefits_id, linked = o.linked,
+        benefits_id = o.benefits_id, linked = o.linked, refused = o.refused,
         last_synced_at = case when o.synced then clock_timestamp() else e.last_synced_at end
     from o inner join turn as t on t.employee_id = o.employee_id
     where e.employee_id = o.employee_id

@@ -22,7 +22,7 @@ use super::site_rules;
 use crate::config::Config;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
-use crate::ledger::{LedgerError, Session, Site};
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
@@ -103,6 +103,7 @@ pub struct Dispatcher<'o> {
     lists_at: Instant,
     asked_at: Instant,
     paused: bool,
+    doubted: bool,
     lanes: Lanes,
     loading: usize,
     events: JoinSet<Event>,
@@ -115,6 +116,13 @@ impl<'o> Dispatcher<'o> {
         let session = Session::connect(&outfit.target, "benefits-sync delivery").await?;
         let token = work::take_token(&session).await?;
         work::rescue(&session).await?;
+        // The reader looks too, but nothing may leave before somebody has.
+        if let Some(followed) = Checkpoint::load(&session).await?
+            && followed.is_elsewhere(&session).await?
+        {
+            tracing::warn!("this is another server, or another timeline of it, than the ledger has followed");
+            doubt::note(&session, doubt::PLATFORM).await?;
+        }
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
         let mut dispatcher = Self {
@@ -123,7 +131,8 @@ impl<'o> Dispatcher<'o> {
             session,
             lists_at: Instant::now(),
             asked_at: Instant::now(),
-            paused: false,
+            paused: true,
+            doubted: false,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
             loading: 0,
             events: JoinSet::new(),
@@ -131,6 +140,7 @@ impl<'o> Dispatcher<'o> {
             context,
         };
         dispatcher.ask_platform().await?;
+        dispatcher.look_at_site().await?;
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
     }
@@ -299,9 +309,29 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), DeliveryError> {
+    /// Whether delivery waits: paused by a person, or for the comparison with the platform.
+    async fn look_at_site(&mut self) -> Result<Site, DeliveryError> {
         let site = Site::load(&self.session).await?;
-        self.paused = site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform");
+        let doubted = site.doubt.as_deref() == Some(doubt::PLATFORM);
+        self.paused = site.paused_reason.is_some() || doubted;
+        if doubted != self.doubted {
+            self.doubted = doubted;
+            if doubted {
+                tracing::warn!("delivery waits until everyone was compared with the platform");
+            } else {
+                tracing::info!("the comparison with the platform has ended; delivery goes on");
+            }
+            if self.context.gate.halted().is_none() {
+                let code = doubted.then_some("platform-doubt");
+                self.outfit.metrics.halted(code);
+                self.outfit.halted.send_replace(code.map(str::to_owned));
+            }
+        }
+        Ok(site)
+    }
+
+    async fn tick(&mut self) -> Result<(), DeliveryError> {
+        let site = self.look_at_site().await?;
         let halted = self.context.gate.halted();
         if halted.as_deref() == Some("another-writer") && site.halted_code.is_none() {
             self.resume();

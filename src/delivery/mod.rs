@@ -22,5 +22,5 @@ pub mod lanes;
 pub mod outcome;
 pub mod rate;
 pub mod retry;
-mod site_rules;
+pub(crate) mod site_rules;
 mod transport;

@@ -2,7 +2,7 @@
 
 use super::api::Picklists;
 use super::client::Client;
-use super::outcome::Outcome;
+use super::outcome::{Failure, Outcome};
 use crate::config::Config;
 use crate::ledger::{LedgerError, Session, Site, work};
 use crate::record::Rules;
@@ -14,7 +14,7 @@ pub struct Lists {
 }
 
 /// Asks the platform whether it is there, and for its lists.
-pub(super) async fn from_platform(client: &Client) -> Result<Lists, Box<super::outcome::Failure>> {
+pub(crate) async fn from_platform(client: &Client) -> Result<Lists, Box<Failure>> {
     client.platform().await?;
     let packages: Outcome<_> = client.packages().await;
     let packages = packages?.value.into_iter().map(|package| (package.id, package.name)).collect();
@@ -22,7 +22,7 @@ pub(super) async fn from_platform(client: &Client) -> Result<Lists, Box<super::o
 }
 
 /// Reads the site's part from the ledger; the platform's part is taken over from `known`.
-pub(super) async fn load(
+pub(crate) async fn load(
     session: &Session,
     config: &Config,
     known: Option<&Rules>,

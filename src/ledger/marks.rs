@@ -144,7 +144,7 @@ impl Marks {
         self.mark_lookups(touches, at, marked).await?;
         self.mark(&changes, "change", commit.end_lsn, marked).await?;
         if touches.roster || touches.owners {
-            self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
+            super::doubt::note(&self.session, "roster").await?;
             marked.reconcile = true;
         }
         self.session.batch("commit marks", "commit").await?;

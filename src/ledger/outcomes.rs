@@ -60,6 +60,8 @@ pub struct Outcome {
     pub answered: std::time::Instant,
     /// Whether the platform accepted a write.
     pub synced: bool,
+    /// For a rejection: keyed hash of the record that was refused, so that a comparison leaves it alone while it is the same.
+    pub refused: Option<Vec<u8>>,
     /// For the history.
     pub lines: Vec<HistoryLine>,
 }
@@ -94,6 +96,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
+    let refused: Vec<Option<&[u8]>> = outcomes.iter().map(|o| o.refused.as_deref()).collect();
     let lines = Lines::of(outcomes);
     let rows = session
         .query(
@@ -120,6 +123,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &lines.codes,
                 &lines.errors,
                 &lines.requests,
+                &refused,
             ],
         )
         .await?;

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::marker::{Ended, Marker, Seeded, Step};
-use super::start::{self, Targets};
+use super::slot::{self, Replacing, SlotWatch};
+use super::start::Targets;
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
-use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, site};
+use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, doubt, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
@@ -61,6 +62,18 @@ pub(super) enum ReadError {
     NotDescribed,
     #[error("the site's description changed; starting again with the new one")]
     DescriptionChanged,
+    #[error("everyone was compared; starting again with what was found")]
+    Reconciled,
+    #[error(
+        "the publication {0} does not exist: run benefits-sync setup, or correct database.publication. The slot waits"
+    )]
+    NoPublication(String),
+    #[error("the publication is not what it was when the stream started; starting again")]
+    PublicationChanged,
+    #[error("the slot is read by another instance (process {0})")]
+    Busy(i32),
+    #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
+    ReplacedOften(Duration),
     #[error("the marker task ended abnormally")]
     Marker(#[source] tokio::task::JoinError),
 }
@@ -68,7 +81,28 @@ pub(super) enum ReadError {
 impl ReadError {
     /// Another instance holds the slot: nothing is wrong here.
     fn is_standing_by(&self) -> bool {
-        matches!(self, Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. }))
+        matches!(
+            self,
+            Self::Busy(_)
+                | Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. })
+        )
+    }
+
+    /// Nothing is wrong: the next session goes on at once.
+    fn is_turnover(&self) -> bool {
+        matches!(self, Self::DescriptionChanged | Self::Reconciled)
+    }
+
+    /// What the slot needs is gone: another must take its place. A publication that is there now, but was not at the
+    /// slot's place in the WAL, can never be decoded before version 18.
+    fn calls_for_another_slot(&self) -> bool {
+        match self {
+            Self::Replication(error) => {
+                error.remedy() == Remedy::RecreateSlot
+                    || matches!(error, ReplicationError::Server { problem: Problem::PublicationMissing, .. })
+            }
+            _ => false,
+        }
     }
 }
 
@@ -77,16 +111,20 @@ pub(super) async fn supervise(setting: Setting) {
     let schedule = super::session_schedule();
     let mut failures = 0;
     let mut told = String::new();
+    let mut replacing = Replacing::default();
     while !setting.shutdown.is_cancelled() {
         let began = tokio::time::Instant::now();
-        let ended = read(&setting).await;
+        let ended = read(&setting, &mut replacing).await;
         setting.metrics.connected(false);
         let Err(error) = ended else { return };
         let standing_by = error.is_standing_by();
-        setting.health.set_streaming(if standing_by { Ok(()) } else { Err(error.to_string()) });
+        replacing.wanted |= error.calls_for_another_slot();
+        let well = standing_by || error.is_turnover();
+        setting.health.set_streaming(if well { Ok(()) } else { Err(error.to_string()) });
         failures = if began.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
         let wait = match &error {
-            ReadError::DescriptionChanged => Duration::ZERO,
+            error if error.is_turnover() => Duration::ZERO,
+            ReadError::ReplacedOften(wait) => *wait,
             _ if standing_by => Duration::from_secs(1),
             _ => schedule.delay(failures),
         };
@@ -94,7 +132,7 @@ pub(super) async fn supervise(setting: Setting) {
         let text = error.to_string();
         if text == told {
             tracing::debug!(%error, "the reader session ended again");
-        } else if standing_by || matches!(error, ReadError::DescriptionChanged) {
+        } else if well {
             tracing::info!(%error, "not reading the slot");
         } else {
             log(&error, wait);
@@ -112,30 +150,38 @@ fn log(error: &ReadError, wait: Duration) {
         ReadError::Replication(error) => {
             tracing::warn!(%error, detail = error.detail(), hint = error.hint(), ?wait, "the reader session ended");
         }
+        error @ ReadError::NoPublication(_) => {
+            tracing::error!(%error, "the stream cannot be read until this is mended");
+        }
         error => tracing::warn!(%error, ?wait, "the reader session ended"),
     }
 }
 
-async fn read(setting: &Setting) -> Result<(), ReadError> {
+async fn read(setting: &Setting, replacing: &mut Replacing) -> Result<(), ReadError> {
     let session = Session::connect(&setting.targets.sql, "benefits-sync marker").await?;
     if !Site::load(&session).await?.described_at_all {
         return Err(ReadError::NotDescribed);
     }
     let mut connection = Connection::connect(&setting.targets.replication).await?;
-    start::slot(&setting.config, &session, &mut connection).await?;
+    slot::take(&setting.config, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
-    let selector = Selector::new(
+    let doubt = doubt::load(&session).await?;
+    let members = site::load_members(&session, &hasher).await?;
+    let anybody = members.synced() > 0;
+    let mut selector = Selector::new(
         Site::sources(&session).await?,
         hasher.clone(),
-        site::load_members(&session, &hasher).await?,
+        members,
         site::load_filter(&session, &hasher).await?,
         CACHE_ROWS,
     );
+    if doubt.why.is_some() && anybody {
+        selector.distrust_filter();
+    }
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     let database = &setting.config.database;
-    let stream = connection
-        .start(StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger))
-        .await?;
+    let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger.clone());
+    let stream = connection.start(options).await?;
     tracing::info!(slot = database.slot, "streaming");
     setting.metrics.connected(true);
     setting.health.set_streaming(Ok(()));
@@ -155,7 +201,10 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
         health: Arc::clone(&setting.health),
     };
     let mut marking = tokio::spawn(marker.run(steps));
-    let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker, session };
+    let watch = SlotWatch::new(&setting.config, &session, confirmed_by_ledger).await?;
+    let owners_version = doubt.owners_version;
+    let mut reader =
+        Reader { stream, selector, commits: Vec::new(), handed, from_marker, session, watch, owners_version };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
         marked = &mut marking => return Err(match marked.map_err(ReadError::Marker)? {
@@ -164,14 +213,29 @@ async fn read(setting: &Setting) -> Result<(), ReadError> {
             Err(error) => error.into(),
         }),
     };
-    if let Err(error) = ended {
-        marking.abort();
-        return Err(error);
-    }
+    let stop = match ended {
+        Ok(stop) => stop,
+        Err(error) => {
+            marking.abort();
+            return Err(error);
+        }
+    };
     // A graceful stop: what was handed over becomes durable and is confirmed before the connection closes.
     drop(reader.handed);
     marking.await.map_err(ReadError::Marker)??;
-    Ok(reader.stream.close(CLOSE_MAX).await?)
+    reader.watch.close(&reader.session).await?;
+    reader.stream.close(CLOSE_MAX).await?;
+    match stop {
+        Stop::Shutdown => Ok(()),
+        Stop::Reconciled => Err(ReadError::Reconciled),
+    }
+}
+
+/// Why a reader stops in order.
+enum Stop {
+    Shutdown,
+    /// A comparison has corrected whose rows are: the filter is loaded anew.
+    Reconciled,
 }
 
 struct Reader {
@@ -181,18 +245,27 @@ struct Reader {
     handed: mpsc::Sender<Step>,
     from_marker: mpsc::UnboundedReceiver<Seeded>,
     session: Arc<Session>,
+    watch: SlotWatch,
+    /// Of the map that the filter was loaded from.
+    owners_version: i64,
 }
 
 impl Reader {
-    async fn run(&mut self, setting: &Setting) -> Result<(), ReadError> {
+    async fn run(&mut self, setting: &Setting) -> Result<Stop, ReadError> {
         let mut failed = tokio::time::interval(FAILED_EVERY);
         failed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
-                () = setting.shutdown.cancelled() => return Ok(()),
+                () = setting.shutdown.cancelled() => return Ok(Stop::Shutdown),
                 Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
-                _ = failed.tick() => self.refresh_failed().await?,
+                _ = failed.tick() => {
+                    self.refresh_failed().await?;
+                    self.watch.look(&self.session).await?;
+                    if self.was_reconciled().await? {
+                        return Ok(Stop::Reconciled);
+                    }
+                }
                 frame = self.stream.next() => {
                     let mut idle = take(&frame?, &mut self.selector, &mut self.commits)?;
                     // All that has arrived, before anything else is looked at.
@@ -221,6 +294,12 @@ impl Reader {
         }
     }
 
+    async fn was_reconciled(&mut self) -> Result<bool, ReadError> {
+        let doubt = doubt::load(&self.session).await?;
+        Ok(doubt.owners_version != self.owners_version
+            || (self.selector.distrusts_filter() && doubt.why.is_none()))
+    }
+
     async fn refresh_failed(&mut self) -> Result<(), ReadError> {
         let failed = site::failed(&self.session, self.selector.hasher()).await?;
         self.selector.members_mut().replace_failed(failed);
@@ -243,6 +322,8 @@ fn take(
             Ok(None)
         }
         Frame::Keepalive { wal_end, .. } => Ok(selector.is_between_transactions().then_some(*wal_end)),
+        // Version 18 goes on without a publication and skips its changes.
+        Frame::Notice { code, .. } if code == "42704" => Err(ReadError::PublicationChanged),
         Frame::Notice { severity, code, message } => {
             tracing::warn!(severity, code, message, "PostgreSQL says in the stream");
             Ok(None)
