@@ -254,6 +254,7 @@ impl Reader {
     async fn run(&mut self, setting: &Setting) -> Result<Stop, ReadError> {
         let mut failed = tokio::time::interval(FAILED_EVERY);
         failed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let publication = &setting.config.database.publication;
         loop {
             tokio::select! {
                 biased;
@@ -267,14 +268,14 @@ impl Reader {
                     }
                 }
                 frame = self.stream.next() => {
-                    let mut idle = take(&frame?, &mut self.selector, &mut self.commits)?;
+                    let mut idle = take(&frame?, &mut self.selector, &mut self.commits, publication)?;
                     // All that has arrived, before anything else is looked at.
                     for _ in 0..FRAMES_MAX {
                         if self.commits.len() >= COMMITS_MAX {
                             break;
                         }
                         let Some(frame) = self.stream.try_next()? else { break };
-                        idle = take(&frame, &mut self.selector, &mut self.commits)?;
+                        idle = take(&frame, &mut self.selector, &mut self.commits, publication)?;
                     }
                     setting.metrics.decided(&self.selector.take_decisions());
                     self.hand_over(idle).await;
@@ -312,6 +313,7 @@ fn take(
     frame: &Frame<'_>,
     selector: &mut Selector,
     commits: &mut Vec<Commit>,
+    publication: &str,
 ) -> Result<Option<Lsn>, ReadError> {
     match frame {
         Frame::Data { wal_start, payload, .. } => {
@@ -322,8 +324,12 @@ fn take(
             Ok(None)
         }
         Frame::Keepalive { wal_end, .. } => Ok(selector.is_between_transactions().then_some(*wal_end)),
-        // Version 18 goes on without a publication and skips its changes.
-        Frame::Notice { code, .. } if code == "42704" => Err(ReadError::PublicationChanged),
+        // Version 18 goes on without a publication and skips its changes: "skipped loading publication".
+        Frame::Notice { code, message, .. }
+            if code == "55000" && message.contains(&format!("\"{publication}\"")) =>
+        {
+            Err(ReadError::PublicationChanged)
+        }
         Frame::Notice { severity, code, message } => {
             tracing::warn!(severity, code, message, "PostgreSQL says in the stream");
             Ok(None)

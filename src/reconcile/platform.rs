@@ -341,3 +341,97 @@ pub(super) fn find(account: &Employee, held: &Held, key: &FingerprintKey) -> Fin
     let same = held.linked && version == held.version && held.acknowledged == kept && held.unknown.is_empty();
     if same && !settles { Finding::Agrees } else { Finding::Settled(right) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> FingerprintKey {
+        FingerprintKey::from_hex(&"ab".repeat(32)).unwrap()
+    }
+
+    /// Account `b1` with a surname, written last with version 50.
+    fn account(external_id: Option<&str>, surname: &str) -> Employee {
+        let json = serde_json::json!({
+            "id": "b1", "externalId": external_id, "sourceVersion": 50, "status": "active", "surname": surname,
+        });
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// What the ledger holds of employee 7, who is linked to `b1` and in step with it.
+    fn held() -> Held {
+        Held {
+            employee_id: "7".to_owned(),
+            benefits_id: Some("b1".to_owned()),
+            linked: true,
+            version: 50,
+            acknowledged: account(Some("7"), "Lovelace").fingerprints(&key(), "7"),
+            unknown: FieldSet::EMPTY,
+            intent: None,
+            claimed: false,
+        }
+    }
+
+    fn found(account: &Employee, held: &Held) -> Finding {
+        find(account, held, &key())
+    }
+
+    #[test]
+    fn an_account_that_holds_what_it_acknowledged_agrees() {
+        assert_eq!(found(&account(Some("7"), "Lovelace"), &held()), Finding::Agrees);
+    }
+
+    #[test]
+    fn the_accounts_own_values_and_the_higher_version_are_taken_over() {
+        let behind = Held { version: 20, ..held() };
+        let Finding::Settled(settled) = found(&account(Some("7"), "Lovelace"), &behind) else { panic!() };
+        assert_eq!((settled.version, settled.loaded_version, settled.linked), (50, 20, true));
+        let Finding::Drifted(drifted) = found(&account(Some("7"), "Byron"), &held()) else { panic!() };
+        assert_eq!(drifted.acknowledged, Some(account(Some("7"), "Byron").fingerprints(&key(), "7")));
+        assert_eq!(drifted.version, 50);
+    }
+
+    #[test]
+    fn a_link_that_the_account_does_not_confirm_is_dropped_and_never_written_to() {
+        let Finding::Unlinked(unlinked) = found(&account(None, "Lovelace"), &held()) else { panic!() };
+        assert_eq!((unlinked.benefits_id, unlinked.linked, unlinked.due), (None, false, true));
+        let Finding::Conflict(conflict) = found(&account(Some("8"), "Lovelace"), &held()) else { panic!() };
+        assert_eq!((conflict.benefits_id, conflict.linked, conflict.conflict), (None, false, true));
+        assert_eq!(conflict.acknowledged, None);
+    }
+
+    #[test]
+    fn an_account_with_our_id_is_adopted_for_an_unresolved_create_and_for_nothing_else() {
+        let unknown = Held { benefits_id: None, linked: false, version: 0, ..held() };
+        assert_eq!(found(&account(Some("7"), "Lovelace"), &unknown), Finding::Stranger);
+        let update = Held { intent: Some((IntentKind::Update, 40)), ..unknown.clone() };
+        assert_eq!(found(&account(Some("7"), "Lovelace"), &update), Finding::Stranger);
+        let create = Held { intent: Some((IntentKind::Create, 40)), ..unknown };
+        let Finding::Created(created) = found(&account(Some("7"), "Lovelace"), &create) else { panic!() };
+        assert_eq!((created.benefits_id.as_deref(), created.linked), (Some("b1"), false));
+        assert!(created.due && created.settles && created.version == 50);
+    }
+
+    #[test]
+    fn a_write_that_the_account_has_passed_is_settled_and_a_later_one_is_not() {
+        for (version, settles) in [(40, true), (50, true), (51, false)] {
+            let held = Held { intent: Some((IntentKind::Update, version)), version: 40, ..held() };
+            let Finding::Settled(settled) = found(&account(Some("7"), "Lovelace"), &held) else { panic!() };
+            assert_eq!((settled.settles, settled.loaded_intent), (settles, Some(version)));
+        }
+    }
+
+    #[test]
+    fn whoever_is_being_delivered_is_left_to_delivery() {
+        let claimed = Held { claimed: true, ..held() };
+        assert_eq!(found(&account(Some("8"), "Byron"), &claimed), Finding::Agrees);
+    }
+
+    #[test]
+    fn accounts_are_matched_by_the_ledgers_link_before_the_id_that_they_carry() {
+        let other = Held { employee_id: "8".to_owned(), benefits_id: None, linked: false, ..held() };
+        let (account, held) = ([account(Some("8"), "Lovelace")], [other, held()]);
+        let matched: Vec<_> = pairs(&account, &held).map(|(_, held)| held.employee_id.as_str()).collect();
+        assert_eq!(matched, ["7"]);
+    }
+}

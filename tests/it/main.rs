@@ -19,6 +19,8 @@ mod client;
 mod cluster;
 mod demo;
 mod main_job;
+mod reconcile;
 mod replication;
 mod replication_support;
 mod sandbox;
+mod slot;

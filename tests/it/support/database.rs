@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use benefits_sync::demo::binaries::Binaries;
-use benefits_sync::demo::cluster::{Script, psql};
+use benefits_sync::demo::cluster::{Cluster, Script, psql};
 use tokio_postgres::{Client, NoTls};
 
 use super::shared::{self, Server};
@@ -19,7 +19,10 @@ pub struct TestDatabase {
     pub name: String,
     /// A name for a replication slot that no other test uses. The slot itself is the test's to create.
     pub slot: String,
-    server: &'static Server,
+    /// None on a private cluster, which goes with everything in it.
+    server: Option<&'static Server>,
+    major: u32,
+    binaries: Binaries,
 }
 
 /// An empty database on the shared server of this major version.
@@ -37,7 +40,17 @@ pub async fn database_from(major: u32, template: &str) -> TestDatabase {
     // Through the WAL: copying files would force a checkpoint for every test.
     let sql = format!(r#"create database "{name}" template "{template}" strategy wal_log"#);
     admin.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    TestDatabase { url: server.url(&name), slot: format!("s_{name}"), name, server }
+    let slot = format!("s_{name}");
+    let binaries = server.binaries.clone();
+    TestDatabase { url: server.url(&name), slot, name, server: Some(server), major, binaries }
+}
+
+/// A new database on a private cluster.
+pub async fn database_on(cluster: &Cluster, major: u32) -> TestDatabase {
+    let name = "hr".to_owned();
+    connect(&cluster.url("postgres")).await.batch_execute("create database hr").await.unwrap();
+    let binaries = cluster.binaries().clone();
+    TestDatabase { url: cluster.url(&name), slot: "s_hr".to_owned(), name, server: None, major, binaries }
 }
 
 /// A copy of a database that `prepare` (given its URL) has filled, once for all test processes and once for each
@@ -80,12 +93,12 @@ impl TestDatabase {
 
     /// The server's programs.
     pub fn binaries(&self) -> &Binaries {
-        &self.server.binaries
+        &self.binaries
     }
 
     /// The major version.
     pub fn major(&self) -> u32 {
-        self.server.major
+        self.major
     }
 
     /// Runs SQL in psql, stopping at the first error; returns what it printed.
@@ -99,7 +112,7 @@ impl TestDatabase {
     }
 
     async fn run(&self, script: Script) -> String {
-        let (binaries, url) = (self.server.binaries.clone(), self.url.clone());
+        let (binaries, url) = (self.binaries.clone(), self.url.clone());
         let result = tokio::task::spawn_blocking(move || psql(&binaries, &url, &script)).await;
         result.expect("psql ran").unwrap_or_else(|error| panic!("{error}"))
     }
@@ -107,8 +120,9 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        self.server.touch();
-        let (admin, name) = (self.server.url("postgres"), self.name.clone());
+        let Some(server) = self.server else { return };
+        server.touch();
+        let (admin, name) = (server.url("postgres"), self.name.clone());
         // A thread with a runtime of its own: the test's may be single-threaded, or have been shut down.
         let cleaner = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
