@@ -11,9 +11,9 @@ help: ## Show this
 
 demo: ## PostgreSQL, a made-up HR department, the sync and a simulated platform in this terminal (ARGS="--for 1m --seed 7")
 	@tests/postgres/fetch 18
-	@echo "demo: building (the first time takes a few minutes; not optimised, so slower than a release)"
-	@$(CARGO) build --quiet
-	@$(CARGO) run --quiet -- demo $(ARGS)
+	@echo "demo: building (not optimised; the first time takes a minute or two)"
+	@$(CARGO) build --locked --quiet
+	@$(CARGO) run --locked --quiet -- demo $(ARGS)
 
 test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 	@tests/run $(ARGS)

@@ -16,7 +16,7 @@ use crate::config::{Config, Log, LogFormat};
 use crate::pipeline::{CheckError, RunError, StartError};
 use crate::postgres::Target;
 use crate::reconcile::ReconcileError;
-use crate::{pipeline, reconcile, sandbox, setup};
+use crate::{demo, pipeline, reconcile, sandbox, setup};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -50,8 +50,10 @@ enum Command {
     Run(ConfigArgs),
     /// Compare everyone in HR with what Benefits has acknowledged; who is out of step is delivered by run.
     Reconcile(reconcile::cli::ReconcileArgs),
+    /// See it work: a throw-away PostgreSQL, a busy HR department, the pipeline and a simulated platform.
+    Demo(demo::Args),
     /// Serve a simulated Benefits platform.
-    Sandbox(sandbox::cli::SandboxArgs),
+    Sandbox(Box<sandbox::cli::SandboxArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -132,7 +134,8 @@ impl Command {
                 run(config).await
             }
             Self::Reconcile(args) => reconcile_command(args).await,
-            Self::Sandbox(args) => Ok(sandbox::cli::run(args).await?),
+            Self::Demo(args) => demo_command(args).await,
+            Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
         }
     }
 }
@@ -174,9 +177,9 @@ async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Ex
     tokio::spawn(stop_on_signal(shutdown.clone()));
     let report = reconcile::cli::run(&config, &args, &shutdown).await.map_err(|error| {
         let code = match &error {
-            reconcile::cli::CommandError::Check(CheckError::Start(StartError::NotSetUp(_))) => NOT_READY,
+            reconcile::cli::CommandError::Check(CheckError::Start(StartError::NotSetUp(_)))
+            | reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
             reconcile::cli::CommandError::Check(CheckError::Start(_)) => USAGE,
-            reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
             _ => FAILED,
         };
         Exit::new(code, error)
@@ -187,6 +190,31 @@ async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Ex
         say(&report.table());
     }
     Ok(())
+}
+
+/// The first signal ends the edits, a second one everything. Dropping the demo takes its server away.
+async fn demo_command(args: demo::Args) -> Result<(), Exit> {
+    let bar = demo::terminal::Bar::default();
+    let layer = tracing_subscriber::fmt::layer().with_ansi(colour_on_stderr()).with_writer(bar.clone());
+    tracing_subscriber::registry().with(Targets::new().with_default(tracing::Level::WARN)).with(layer).init();
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let twice = async move {
+        stop_on_signal(stopped.clone()).await;
+        stop_on_signal(stopped).await;
+    };
+    let in_step = tokio::select! {
+        in_step = demo::show::run(&args, stop, bar) => in_step,
+        () = twice => return Err(Exit::new(FAILED, anyhow::anyhow!("interrupted"))),
+    };
+    match in_step {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Exit::new(FAILED, anyhow::anyhow!("HR and Benefits are not in step"))),
+        Err(error) => {
+            let fetched = !error.downcast_ref().is_some_and(demo::StageError::is_not_fetched);
+            Err(Exit { code: if fetched { FAILED } else { NOT_READY }, error })
+        }
+    }
 }
 
 /// The first SIGTERM or SIGINT asks for an orderly stop.
@@ -244,14 +272,21 @@ fn log_to_stderr(log: &Log) -> Result<(), Exit> {
             .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
             .init(),
         LogFormat::Text => {
-            use std::io::IsTerminal as _;
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             registry
-                .with(tracing_subscriber::fmt::layer().with_ansi(colour).with_writer(std::io::stderr))
+                .with(
+                    tracing_subscriber::fmt::layer()
+                        .with_ansi(colour_on_stderr())
+                        .with_writer(std::io::stderr),
+                )
                 .init();
         }
     }
     Ok(())
+}
+
+fn colour_on_stderr() -> bool {
+    use std::io::IsTerminal as _;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A line on standard output.

@@ -236,6 +236,16 @@ impl Sandbox {
         self.shared.catalogue.set_picklist(field, values);
     }
 
+    /// The values that picklist fields accept, by field.
+    pub fn picklists(&self) -> std::collections::BTreeMap<String, Vec<String>> {
+        self.shared.catalogue.picklists()
+    }
+
+    /// The packages.
+    pub fn packages(&self) -> Vec<Package> {
+        self.shared.catalogue.packages()
+    }
+
     /// Replaces the packages.
     pub fn set_packages(&self, packages: Vec<Package>) {
         self.shared.catalogue.set_packages(packages);

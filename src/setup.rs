@@ -108,7 +108,8 @@ fn settings(config: &Config) -> String {
         [(&config.database.url, "benefits_service"), (config.replication_url(), "benefits_reader")]
     {
         if let Ok(target) = Target::parse(url.expose_secret()) {
-            sql.push_str(&format!("select benefits.grant_login({}, '{role}');\n", literal(&target.user)));
+            let login = literal(&target.user);
+            sql.extend(["select benefits.grant_login(", &login, ", '", role, "');\n"]);
         }
     }
     sql
@@ -178,8 +179,10 @@ pub fn make_key(path: &Path) -> Result<(), SetupError> {
     };
     let mut key = [0_u8; 32];
     rand::rngs::OsRng.fill_bytes(&mut key);
-    let text: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-    writeln!(file, "{text}").map_err(fault)?;
+    for byte in key {
+        write!(file, "{byte:02x}").map_err(fault)?;
+    }
+    writeln!(file).map_err(fault)?;
     tracing::info!(path = %path.display(), "made a fingerprint key; keep it with the configuration");
     Ok(())
 }

@@ -122,6 +122,7 @@ create table benefits.enrolment (
     constraint enrolment_version_ck check (version between 0 and 9007199254740991)
 )
 with (fillfactor = 60);
+create index enrolment_failed_ix on benefits.enrolment (employee_id) where outcome = 'failed';
 comment on table benefits.enrolment is
 'Synced employees: the linked account, what it has acknowledged (keyed fingerprints, never values), the last outcome.';
 comment on column benefits.enrolment.version is

@@ -17,6 +17,7 @@ use super::gate::Gate;
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
+use super::pace::Pace;
 use super::retry::Schedule;
 use super::site_rules;
 use crate::config::Config;
@@ -28,17 +29,21 @@ use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
 
 /// Employees that one statement loads.
-const LOAD_MAX: usize = 256;
+const LOAD_MAX: usize = 512;
+/// Loads under way at once: one is read while another one's rows are on their way.
+const LOADS_MAX: usize = 2;
 /// Employees under way, beyond which none is loaded.
-const UNDER_WAY_MAX: usize = 1024;
+const UNDER_WAY_MAX: usize = 2048;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// Scans between two looks for claims of instances that are no more.
+const RESCUE_EVERY: u32 = 5;
 /// Employees that a scan names.
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// How old the platform's picklists and packages may get.
-const LISTS_MAX_AGE: Duration = Duration::from_secs(600);
+const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
 
 /// What the reader tells delivery.
 #[derive(Debug)]
@@ -104,7 +109,9 @@ pub struct Dispatcher<'o> {
     asked_at: Instant,
     paused: bool,
     doubted: bool,
+    ticks: u32,
     lanes: Lanes,
+    pace: Pace,
     loading: usize,
     events: JoinSet<Event>,
     batchers: JoinSet<Result<(), LedgerError>>,
@@ -133,7 +140,13 @@ impl<'o> Dispatcher<'o> {
             asked_at: Instant::now(),
             paused: true,
             doubted: false,
+            ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
+            pace: Pace::new(
+                outfit.config.delivery.concurrency.saturating_mul(2).max(64),
+                UNDER_WAY_MAX,
+                Instant::now(),
+            ),
             loading: 0,
             events: JoinSet::new(),
             batchers,
@@ -184,11 +197,9 @@ impl<'o> Dispatcher<'o> {
 
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
-        let free = UNDER_WAY_MAX.saturating_sub(busy).min(LOAD_MAX);
+        let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
         let room = if self.paused { 0 } else { self.context.gate.room(free) };
-        // Beyond what is in flight only so much is prepared that a later single change does not wait behind it.
-        let prepared_max = self.outfit.config.delivery.concurrency.saturating_mul(4);
-        if room == 0 || self.loading >= 2 || busy >= prepared_max.max(64) || !self.lanes.is_waiting() {
+        if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return;
         }
         let ids = self.lanes.take(room);
@@ -207,10 +218,10 @@ impl<'o> Dispatcher<'o> {
                 self.loaded(ids, works)
             }
             Event::Delivered { id, end } => {
+                self.pace.ended(Instant::now());
                 match end? {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
-                        self.outfit.metrics.acknowledged(recorded.latency_seconds);
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
                     End::Halt(code) => {
@@ -340,7 +351,10 @@ impl<'o> Dispatcher<'o> {
         {
             self.ask_platform().await?;
         }
-        work::rescue(&self.session).await?;
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(RESCUE_EVERY) {
+            work::rescue(&self.session).await?;
+        }
         if self.context.gate.room(1) > 0 {
             self.scan().await?;
         }
@@ -369,7 +383,7 @@ impl<'o> Dispatcher<'o> {
         match &failure.class {
             Class::Halt { reason } => self.halt(reason.as_str()),
             _ => {
-                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without")
+                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without");
             }
         }
     }
@@ -449,9 +463,8 @@ async fn write_intents(
     match work::write_intents(&session, token, &intents).await {
         Ok(ours) => {
             let ours: std::collections::HashSet<String> = ours.into_iter().collect();
-            let reserved = |intent: &Intent| match ours.contains(&intent.employee_id) {
-                true => Reserved::Ours,
-                false => Reserved::NotOurs,
+            let reserved = |intent: &Intent| {
+                if ours.contains(&intent.employee_id) { Reserved::Ours } else { Reserved::NotOurs }
             };
             Ok(intents.iter().map(reserved).collect())
         }

@@ -356,7 +356,11 @@ impl Delivery<'_> {
             lines,
             ..untouched(&self.draft.work, StateName::Successful)
         };
-        settle(self.context, outcome).await
+        let end = settle(self.context, outcome).await?;
+        if let End::Settled(recorded) = &end {
+            self.context.metrics.acknowledged(recorded.latency_seconds);
+        }
+        Ok(end)
     }
 
     async fn failed(self, failure: &Failure) -> Result<End, Ended> {

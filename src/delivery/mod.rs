@@ -20,6 +20,7 @@ pub mod gate;
 pub mod job;
 pub mod lanes;
 pub mod outcome;
+pub mod pace;
 pub mod rate;
 pub mod retry;
 pub(crate) mod site_rules;

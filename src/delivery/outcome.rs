@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxys_page_is_not_taken_for_the_platforms_word() {
+    fn a_page_of_a_proxy_is_not_taken_for_the_platforms_word() {
         for status in [302, 400, 404, 409, 410, 422, 502] {
             let refusal = Refusal { status, problem: None, retry_after: None, subject: Subject::Account };
             let failure = of_refusal(&refusal, SystemTime::UNIX_EPOCH);

@@ -1,20 +1,24 @@
 //! All of it on one laptop: a throw-away PostgreSQL, a made-up HR application, and a simulated platform.
 //!
 //! ```text
-//!  cluster ──▶ schema, description ──▶ people ──▶ first sync ──▶ edits ──▶ the pipeline ──▶ sandbox
-//!  (binaries)  (sql/demo)              (seeded)   (progress)     (seeded)       │
-//!                                                                               ▼
-//!                                                                           terminal
+//!  cluster ──▶ schema ──▶ people ──▶ setup, description ──▶ first sync ──▶ edits ──▶ the pipeline ──▶ sandbox
+//!  (binaries)  (sql/demo) (seeded)                          (progress)     (seeded)       │ history        │ accounts
+//!                                                                               follow ◀──┘                │
+//!                                                                                 │       HR's records     ▼
+//!                                                                              terminal ◀───────────── verdict
 //! ```
 //!
 //! [`cluster`] is used by the integration tests as well: nothing in it knows of the demo. [`Stage::set`] does what comes
-//! before the pipeline.
+//! before anything of ours; [`show::run`] is the rest, from beginning to end. Read that first.
 
 pub mod binaries;
 pub mod cluster;
 pub mod edits;
+mod follow;
 pub mod people;
+pub mod show;
 pub mod terminal;
+pub mod verdict;
 
 use std::time::Duration;
 
@@ -34,8 +38,19 @@ pub const DESCRIPTION: &str = include_str!("../../sql/demo/describe.sql");
 /// The database's name.
 const DATABASE: &str = "hr";
 
+const EXAMPLES: &str = "\
+Examples:
+  benefits-sync demo
+  benefits-sync demo --employees 20000 --edits-per-second 100 --for 1m
+  benefits-sync demo --seed 7 --postgres 15
+
+Nothing outlives it: the PostgreSQL server and the platform are of its own, on free ports of 127.0.0.1. Ctrl-C ends the
+edits early and shows the summary; a second one ends at once.
+Exit codes: 0 HR and Benefits hold the same, 1 they do not, 2 bad usage, 3 PostgreSQL was not fetched.";
+
 /// The options of `benefits-sync demo`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Employees in the made-up HR database.
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -66,6 +81,13 @@ pub enum StageError {
     /// PostgreSQL refused the people.
     #[error(transparent)]
     Load(#[from] LoadError),
+}
+
+impl StageError {
+    /// Whether PostgreSQL has to be fetched first.
+    pub fn is_not_fetched(&self) -> bool {
+        matches!(self, Self::Cluster(ClusterError::Binaries(_) | ClusterError::NoUser))
+    }
 }
 
 /// A PostgreSQL with an HR database full of people, before anything of ours is in it.

@@ -5,15 +5,23 @@
 //! Everything is fed with plain data, and written to any [`Write`], so that tests can read it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use tracing_subscriber::fmt::MakeWriter;
 
 use super::edits::{Edit, Kind};
+use super::verdict::Verdict;
 
+/// Employees listed before the rest are counted.
+const LISTED_MAX: usize = 10;
 /// Fields named on a line before the rest are counted.
-const FIELDS_SHOWN: usize = 6;
+const FIELDS_SHOWN: usize = 4;
+/// From so many on, fields are not named at all: the record was sent in full, or nearly.
+const FIELDS_NAMED_MAX: usize = 16;
 
 /// What became of an attempt to bring an employee into step: a row of the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,15 +53,41 @@ pub struct Delivery {
     pub latency: Option<Duration>,
 }
 
-/// What the end of the demo found.
+/// The progress bar, which log lines must not run into. Clones are the same bar.
 #[derive(Debug, Clone, Default)]
-pub struct Verdict {
-    /// Employees that are synced.
-    pub synced: u64,
-    /// Employees whose record is refused.
-    pub failed: u64,
-    /// Synced employees whose record here and at the platform differ, with the fields that do.
-    pub differences: Vec<(String, Vec<String>)>,
+pub struct Bar(Arc<Mutex<Option<ProgressBar>>>);
+
+impl Bar {
+    fn held(&self) -> MutexGuard<'_, Option<ProgressBar>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For log lines: to standard error, the bar out of the way.
+impl<'a> MakeWriter<'a> for Bar {
+    type Writer = LogLine;
+
+    fn make_writer(&'a self) -> LogLine {
+        LogLine(self.clone())
+    }
+}
+
+/// See [`Bar`].
+#[derive(Debug)]
+pub struct LogLine(Bar);
+
+impl Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.0.held() {
+            Some(bar) => bar.suspend(|| io::stderr().write_all(bytes))?,
+            None => io::stderr().write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// How lines are drawn.
@@ -61,7 +95,8 @@ pub struct Verdict {
 pub struct Terminal<W> {
     out: W,
     colour: bool,
-    bar: Option<ProgressBar>,
+    bar: Bar,
+    editing: Duration,
     edits: BTreeMap<Kind, u64>,
     events: BTreeMap<String, u64>,
     latencies: Vec<Duration>,
@@ -69,10 +104,10 @@ pub struct Terminal<W> {
 
 impl Terminal<io::Stdout> {
     /// Standard output, with colour where it is a terminal and `NO_COLOR` is not set.
-    pub fn stdout() -> Self {
+    pub fn stdout(bar: Bar) -> Self {
         let colour =
             io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self::new(io::stdout(), colour)
+        Self { bar, ..Self::new(io::stdout(), colour) }
     }
 }
 
@@ -82,7 +117,8 @@ impl<W: Write> Terminal<W> {
         Self {
             out,
             colour,
-            bar: None,
+            bar: Bar::default(),
+            editing: Duration::ZERO,
             edits: BTreeMap::new(),
             events: BTreeMap::new(),
             latencies: Vec::new(),
@@ -98,11 +134,12 @@ impl<W: Write> Terminal<W> {
     /// The first sync, `done` of `all`. The last call, with `done == all`, takes the bar away.
     pub fn progress(&mut self, done: u64, all: u64) -> io::Result<()> {
         if self.colour {
-            let bar = self.bar.get_or_insert_with(|| bar(all));
+            let mut held = self.bar.held();
+            let bar = held.get_or_insert_with(|| bar(all));
             bar.set_position(done);
             if done >= all {
                 bar.finish_and_clear();
-                self.bar = None;
+                *held = None;
             }
             return Ok(());
         }
@@ -114,10 +151,17 @@ impl<W: Write> Terminal<W> {
         *self.edits.entry(edit.kind).or_default() += 1;
     }
 
+    /// How long HR has been editing, all in all.
+    pub fn edited_for(&mut self, length: Duration) {
+        self.editing = length;
+    }
+
     /// A line for a delivery.
     pub fn delivery(&mut self, delivery: &Delivery) -> io::Result<()> {
         *self.events.entry(delivery.event.clone()).or_default() += 1;
-        self.latencies.extend(delivery.latency.filter(|_| delivery.outcome == Outcome::Accepted));
+        // An account that is linked is written to in the same breath: two lines, one acknowledgement.
+        let counts = delivery.outcome == Outcome::Accepted && delivery.event != "linked";
+        self.latencies.extend(delivery.latency.filter(|_| counts));
         let (colour, mark) = match delivery.outcome {
             Outcome::Accepted => ("32", "✓"),
             Outcome::Rejected => ("31", "✗"),
@@ -137,41 +181,67 @@ impl<W: Write> Terminal<W> {
         )
     }
 
-    /// The table at the end.
-    pub fn summary(&mut self, verdict: &Verdict) -> io::Result<()> {
+    /// The table at the end. `settled`: the last edit has arrived, whatever became of it.
+    pub fn summary(&mut self, verdict: &Verdict, settled: bool) -> io::Result<()> {
+        // A first sync that was interrupted leaves its bar.
+        if let Some(bar) = self.bar.held().take() {
+            bar.finish_and_clear();
+        }
         writeln!(self.out)?;
         self.heading("Edits by HR")?;
         for (kind, count) in &self.edits {
             writeln!(self.out, "  {:<28}{count:>8}", kind.name())?;
         }
-        writeln!(self.out, "  {:<28}{:>8}", "all", self.edits.values().sum::<u64>())?;
+        let all = self.edits.values().sum::<u64>();
+        let millis = u64::try_from(self.editing.as_millis()).unwrap_or(u64::MAX).max(1);
+        writeln!(self.out, "  {:<28}{all:>8}   {} a second", "all", all.saturating_mul(1000) / millis)?;
         self.heading("Deliveries")?;
         for (event, count) in &self.events {
             writeln!(self.out, "  {event:<28}{count:>8}")?;
         }
         self.latencies.sort_unstable();
-        for (name, thousandths) in [("half within", 500), ("99 % within", 990), ("all within", 1000)] {
+        if !self.latencies.is_empty() {
+            self.heading("From HR's commit to Benefits' acknowledgement")?;
+        }
+        for (name, thousandths) in
+            [("half within (p50)", 500), ("99 % within (p99)", 990), ("all within", 1000)]
+        {
             if let Some(latency) = percentile(&self.latencies, thousandths) {
                 writeln!(self.out, "  {name:<28}{:>11}", milliseconds(latency))?;
             }
         }
-        self.heading("HR and Benefits")?;
-        writeln!(self.out, "  {:<28}{:>8}", "employees synced", verdict.synced)?;
-        writeln!(self.out, "  {:<28}{:>8}", "refused, and why is shown", verdict.failed)?;
-        self.judge(verdict)
+        self.heading("HR and Benefits, compared field by field")?;
+        writeln!(self.out, "  {:<28}{:>8}", "employees to be synced", verdict.synced)?;
+        writeln!(self.out, "  {:<28}{:>8}", "the same on both sides", verdict.same)?;
+        writeln!(self.out, "  {:<28}{:>8}", "refused, for HR to mend", verdict.refused.len())?;
+        for (employee, why) in verdict.refused.iter().take(LISTED_MAX) {
+            let why = self.paint("2", why);
+            writeln!(self.out, "    employee {employee:<8} {why}")?;
+        }
+        self.more(verdict.refused.len())?;
+        writeln!(self.out, "  {:<28}{:>8}", "different", verdict.differences.len())?;
+        for (employee, what) in verdict.differences.iter().take(LISTED_MAX) {
+            writeln!(self.out, "    employee {employee:<8} {}", fields(what))?;
+        }
+        self.more(verdict.differences.len())?;
+        self.judge(verdict, settled)
     }
 
-    fn judge(&mut self, verdict: &Verdict) -> io::Result<()> {
-        if verdict.differences.is_empty() {
-            let word = self.paint("1;32", "in step");
-            return writeln!(self.out, "  {word}: every synced record is the same on both sides");
+    fn more(&mut self, listed: usize) -> io::Result<()> {
+        match listed.saturating_sub(LISTED_MAX) {
+            0 => Ok(()),
+            more => writeln!(self.out, "    and {more} more"),
         }
-        let word = self.paint("1;31", "not in step");
-        writeln!(self.out, "  {word}: {} records differ", verdict.differences.len())?;
-        for (employee, names) in verdict.differences.iter().take(20) {
-            writeln!(self.out, "    employee {employee:<8} {}", fields(names))?;
-        }
-        Ok(())
+    }
+
+    fn judge(&mut self, verdict: &Verdict, settled: bool) -> io::Result<()> {
+        let (colour, word, rest) = match (settled, verdict.differences.is_empty()) {
+            (true, true) => ("1;32", "In step", "what Benefits holds is what HR holds"),
+            (true, false) => ("1;31", "Not in step", "Benefits does not hold what HR holds"),
+            (false, _) => ("1;31", "Not settled", "not everything had arrived in time"),
+        };
+        let word = self.paint(colour, word);
+        writeln!(self.out, "\n{word}: {rest}.")
     }
 
     fn heading(&mut self, text: &str) -> io::Result<()> {
@@ -187,15 +257,22 @@ impl<W: Write> Terminal<W> {
 fn bar(all: u64) -> ProgressBar {
     let bar = ProgressBar::new(all);
     // The template is a constant; were it wrong, the default one would do.
-    if let Ok(style) =
-        ProgressStyle::with_template("  {bar:40.cyan} {pos} of {len} employees, {per_sec}, {eta} left")
-    {
-        bar.set_style(style);
+    // Within 80 columns: a line that wraps is not taken away cleanly.
+    let template = "  {bar:30.cyan} {pos} of {len} employees, {rate}, {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        let rate = |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // Nothing to be done where a bar cannot be drawn.
+            let _drawn = write!(out, "{:.0}/s", state.per_sec());
+        };
+        bar.set_style(style.with_key("rate", rate));
     }
     bar
 }
 
 fn fields(names: &[String]) -> String {
+    if names.len() > FIELDS_NAMED_MAX {
+        return format!("{} fields", names.len());
+    }
     let shown: Vec<&str> = names.iter().take(FIELDS_SHOWN).map(String::as_str).collect();
     match names.len().saturating_sub(FIELDS_SHOWN) {
         0 => shown.join(", "),
@@ -251,16 +328,18 @@ mod tests {
         let draw = |terminal: &mut Terminal<Vec<u8>>| {
             terminal.step("Starting")?;
             terminal.delivery(&delivery("held", Outcome::Held))?;
-            terminal.summary(&Verdict::default())
+            terminal.summary(&Verdict::default(), true)
         };
         assert!(!written(false, draw).contains('\x1b'));
         assert!(written(true, draw).contains("\x1b[33m‖\x1b[0m"));
     }
 
     #[test]
-    fn many_fields_are_counted_after_the_sixth() {
-        let names: Vec<String> = (1..=9).map(|n| format!("f{n}")).collect();
-        assert_eq!(fields(&names), "f1, f2, f3, f4, f5, f6 and 3 more");
+    fn many_fields_are_counted_after_the_fourth_and_a_whole_record_is_only_counted() {
+        let names: Vec<String> = (1..=33).map(|n| format!("f{n}")).collect();
+        assert_eq!(fields(&names[..4]), "f1, f2, f3, f4");
+        assert_eq!(fields(&names[..9]), "f1, f2, f3, f4 and 5 more");
+        assert_eq!(fields(&names), "33 fields");
     }
 
     #[test]
@@ -280,16 +359,38 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_names_those_that_differ() {
-        let verdict =
-            Verdict { synced: 9, failed: 1, differences: vec![("7".to_owned(), vec!["surname".to_owned()])] };
+    fn the_summary_names_those_that_differ_and_those_that_were_refused() {
+        let verdict = Verdict {
+            synced: 9,
+            same: 7,
+            refused: vec![("3".to_owned(), "Title is empty".to_owned())],
+            differences: vec![("7".to_owned(), vec!["surname".to_owned()])],
+        };
         let text = written(false, |terminal| {
             terminal.edit(&Edit { kind: Kind::PayRise, employees: vec![7] });
+            terminal.edited_for(Duration::from_millis(500));
+            let linked =
+                Delivery { latency: Some(Duration::from_secs(9)), ..delivery("linked", Outcome::Accepted) };
+            terminal.delivery(&linked)?;
             terminal.delivery(&delivery("updated", Outcome::Accepted))?;
-            terminal.summary(&verdict)
+            terminal.summary(&verdict, true)
         });
-        assert!(text.contains("  pay rise                           1\n"), "{text}");
-        assert!(text.contains("  half within                     12.3 ms\n"), "{text}");
-        assert!(text.contains("  not in step: 1 records differ\n    employee 7        surname\n"), "{text}");
+        for line in [
+            "  pay rise                           1\n  all                                1   2 a second\n",
+            "  half within (p50)               12.3 ms\n",
+            "  all within                      12.3 ms\n",
+            "  refused, for HR to mend            1\n    employee 3        Title is empty\n",
+            "  different                          1\n    employee 7        surname\n",
+            "\nNot in step: Benefits does not hold what HR holds.\n",
+        ] {
+            assert!(text.contains(line), "{line:?} in {text}");
+        }
+    }
+
+    #[test]
+    fn only_a_settled_demo_without_differences_is_in_step() {
+        let ends = |settled| written(false, |terminal| terminal.summary(&Verdict::default(), settled));
+        assert!(ends(true).ends_with("In step: what Benefits holds is what HR holds.\n"));
+        assert!(ends(false).ends_with("Not settled: not everything had arrived in time.\n"));
     }
 }

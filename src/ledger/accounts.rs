@@ -43,12 +43,19 @@ pub struct Correction {
     pub benefits_id: Option<String>,
     /// Whether it is linked.
     pub linked: bool,
-    /// The write that was on its way has arrived or never will.
-    pub settles: bool,
-    /// To be delivered.
-    pub due: bool,
+    /// What comes next.
+    pub fate: Fate,
+}
+
+/// What comes after a correction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing: the comparison with HR says whether something is to be sent.
+    Kept,
+    /// Delivery. A write that was on its way has arrived, or never will.
+    Due,
     /// A person has to decide.
-    pub conflict: bool,
+    Conflict,
 }
 
 /// Loads what is held about accounts, or about employees without one whom accounts name.
@@ -93,27 +100,14 @@ pub async fn record(session: &Session, corrections: &[Correction], text: &str) -
         corrections.iter().map(|c| c.acknowledged.as_ref().map(Fingerprints::to_bytes)).collect();
     let accounts: Vec<Option<&str>> = corrections.iter().map(|c| c.benefits_id.as_deref()).collect();
     let linked: Vec<bool> = corrections.iter().map(|c| c.linked).collect();
-    let settles: Vec<bool> = corrections.iter().map(|c| c.settles).collect();
-    let due: Vec<bool> = corrections.iter().map(|c| c.due).collect();
-    let conflicts: Vec<bool> = corrections.iter().map(|c| c.conflict).collect();
+    let due: Vec<bool> = corrections.iter().map(|c| c.fate == Fate::Due).collect();
+    let conflicts: Vec<bool> = corrections.iter().map(|c| c.fate == Fate::Conflict).collect();
     let sql = include_str!("../../sql/queries/record_accounts.sql");
     let rows = session
         .query(
             "put accounts right",
             sql,
-            &[
-                &ids,
-                &loaded,
-                &intents,
-                &versions,
-                &acknowledged,
-                &accounts,
-                &linked,
-                &settles,
-                &due,
-                &conflicts,
-                &text,
-            ],
+            &[&ids, &loaded, &intents, &versions, &acknowledged, &accounts, &linked, &due, &conflicts, &text],
         )
         .await?;
     Ok(rows.len())

@@ -32,6 +32,7 @@ pub struct MarkSettings {
 
 /// What became of a batch of commits.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Marked {
     /// Everything up to here is durable.
     pub persisted: PersistedLsn,

@@ -127,7 +127,7 @@ async fn deliver(
         let ended = deliver_once(&outfit, &mut notices, &health, &shutdown).await;
         health.set_ledger(false);
         let Err(error) = ended else { return };
-        failures = if started.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
+        failures = if started.elapsed() > Duration::from_mins(1) { 1 } else { failures + 1 };
         let wait = schedule.delay(failures);
         tracing::warn!(%error, ?wait, "the delivery session ended; another is started");
         shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;

@@ -121,7 +121,7 @@ pub(super) async fn supervise(setting: Setting) {
         replacing.wanted |= error.calls_for_another_slot();
         let well = standing_by || error.is_turnover();
         setting.health.set_streaming(if well { Ok(()) } else { Err(error.to_string()) });
-        failures = if began.elapsed() > Duration::from_secs(60) { 1 } else { failures + 1 };
+        failures = if began.elapsed() > Duration::from_mins(1) { 1 } else { failures + 1 };
         let wait = match &error {
             error if error.is_turnover() => Duration::ZERO,
             ReadError::ReplacedOften(wait) => *wait,
@@ -207,9 +207,9 @@ async fn read(setting: &Setting, replacing: &mut Replacing) -> Result<(), ReadEr
         Reader { stream, selector, commits: Vec::new(), handed, from_marker, session, watch, owners_version };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
-        marked = &mut marking => return Err(match marked.map_err(ReadError::Marker)? {
-            Ok(Ended::DescriptionChanged) => ReadError::DescriptionChanged,
-            Ok(Ended::WithReader) => ReadError::DescriptionChanged,
+        done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
+            // It ends by itself for one reason only while the reader is there.
+            Ok(Ended::DescriptionChanged | Ended::WithReader) => ReadError::DescriptionChanged,
             Err(error) => error.into(),
         }),
     };

@@ -21,7 +21,7 @@ use crate::lsn::Lsn;
 use crate::replication::Connection;
 
 /// How long the creation of a slot may take: it waits for every transaction that is open.
-const SLOT_MAX: Duration = Duration::from_secs(60);
+const SLOT_MAX: Duration = Duration::from_mins(1);
 /// The confirmed position is written down once it has moved by so much without a mark.
 const NOTE_BYTES: u64 = 16 << 20;
 /// How far the slot may be ahead of what was written down: one note, and what is confirmed until it is due.
@@ -29,7 +29,7 @@ const AHEAD_MAX: u64 = 4 * NOTE_BYTES;
 /// Between two looks at the publication.
 const PUBLICATION_EVERY: Duration = Duration::from_secs(30);
 /// After so long without one, a replacement counts as the first.
-const REPLACED_LONG_AGO: Duration = Duration::from_secs(3_600);
+const REPLACED_LONG_AGO: Duration = Duration::from_hours(1);
 
 /// Replacements of the slot, spaced: each costs a comparison of everyone.
 #[derive(Debug, Default)]
@@ -42,20 +42,17 @@ pub(super) struct Replacing {
 
 impl Replacing {
     /// The first is at once, each further one waits twice as long as the one before, ten minutes at most.
-    fn admit(&mut self, now: Instant) -> Result<(), ReadError> {
-        if let Some(since) = self.last.map(|last| now.duration_since(last)) {
-            if since > REPLACED_LONG_AGO {
-                self.times = 0;
-            }
-            let schedule = Schedule::new(Duration::from_secs(2), Duration::from_secs(600)).without_jitter();
-            let pause = if self.times == 0 { Duration::ZERO } else { schedule.delay(self.times) };
-            if since < pause {
-                return Err(ReadError::ReplacedOften(pause.saturating_sub(since)));
-            }
-        }
-        self.times = self.times.saturating_add(1);
+    fn admit(&self, now: Instant) -> Result<(), ReadError> {
+        let Some(since) = self.last.map(|last| now.duration_since(last)) else { return Ok(()) };
+        let schedule = Schedule::new(Duration::from_secs(2), Duration::from_mins(10)).without_jitter();
+        let pause = schedule.delay(self.times);
+        if since < pause { Err(ReadError::ReplacedOften(pause.saturating_sub(since))) } else { Ok(()) }
+    }
+
+    fn replaced(&mut self, now: Instant) {
+        let long_ago = self.last.is_none_or(|last| now.duration_since(last) > REPLACED_LONG_AGO);
+        self.times = if long_ago { 1 } else { self.times.saturating_add(1) };
         self.last = Some(now);
-        Ok(())
     }
 }
 
@@ -113,6 +110,25 @@ fn is_another(held: &Checkpoint, seen: &Seen) -> bool {
         || held.slot_txns.is_some_and(|noted| seen.txns.unwrap_or(0) < noted)
 }
 
+/// Why everyone has to be compared, if so. `usable` is the slot that can be read on; `server` is system id and timeline.
+fn doubtful(
+    held: Option<&Checkpoint>,
+    usable: Option<&Seen>,
+    name: &str,
+    server: (&str, i32),
+    published: &[String],
+) -> Option<&'static str> {
+    let Some(held) = held else { return Some("first-start") };
+    if (held.system_id.as_str(), held.timeline) != server {
+        return Some(doubt::PLATFORM);
+    }
+    match usable {
+        None => Some("slot"),
+        Some(seen) if held.slot_name != name || is_another(held, seen) => Some("slot"),
+        Some(_) => has_gaps(&held.publication, published).then_some("publication"),
+    }
+}
+
 /// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
 pub(super) async fn take(
     config: &Config,
@@ -134,14 +150,10 @@ pub(super) async fn take(
         seen.as_ref().filter(|seen| seen.foreign || !(seen.lost || replacing.wanted || remade)).cloned();
     let system_id = identity.system_id.to_string();
     let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
-    let why = match (&held, &usable) {
-        (None, _) => Some("first-start"),
-        (Some(held), _) if held.system_id != system_id || held.timeline != timeline => Some(doubt::PLATFORM),
-        (Some(_), None) => Some("slot"),
-        (Some(held), Some(seen)) if held.slot_name != *name || is_another(held, seen) => Some("slot"),
-        (Some(held), Some(_)) if has_gaps(&held.publication, &published) => Some("publication"),
-        (Some(_), Some(_)) => None,
-    };
+    let why = doubtful(held.as_ref(), usable.as_ref(), name, (&system_id, timeline), &published);
+    if usable.is_none() && held.is_some() {
+        replacing.admit(Instant::now())?;
+    }
     if let Some(why) = why {
         if held.is_some() {
             tracing::warn!(
@@ -152,14 +164,14 @@ pub(super) async fn take(
         }
         doubt::note(session, why).await?;
     }
-    let (lsn, slot_txns) = match &usable {
-        Some(seen) => (seen.confirmed, seen.txns),
-        None => {
-            if held.is_some() {
-                replacing.admit(Instant::now())?;
-            }
-            (make(name, session, connection, seen.as_ref()).await?, Some(0))
+    let (lsn, slot_txns) = if let Some(seen) = &usable {
+        (seen.confirmed, seen.txns)
+    } else {
+        let start = make(name, session, connection, seen.as_ref()).await?;
+        if held.is_some() {
+            replacing.replaced(Instant::now());
         }
+        (start, Some(0))
     };
     replacing.wanted = false;
     let generation =
@@ -319,13 +331,16 @@ mod tests {
     fn replacements_are_spaced_and_spacing_is_forgotten() {
         let mut replacing = Replacing::default();
         let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
         assert!(replacing.admit(start).is_ok());
-        assert!(replacing.admit(start + Duration::from_secs(1)).is_err());
-        assert!(replacing.admit(start + Duration::from_secs(2)).is_ok());
-        assert!(replacing.admit(start + Duration::from_secs(5)).is_err(), "four seconds this time");
-        assert!(replacing.admit(start + Duration::from_secs(6)).is_ok());
-        assert!(replacing.admit(start + Duration::from_secs(4_000)).is_ok());
-        assert!(replacing.admit(start + Duration::from_secs(4_002)).is_ok());
+        replacing.replaced(start);
+        assert!(replacing.admit(at(1)).is_err());
+        assert!(replacing.admit(at(2)).is_ok());
+        replacing.replaced(at(2));
+        assert!(replacing.admit(at(5)).is_err(), "four seconds this time");
+        assert!(replacing.admit(at(6)).is_ok());
+        replacing.replaced(at(4_000));
+        assert!(replacing.admit(at(4_002)).is_ok(), "as after the first");
     }
 
     #[test]

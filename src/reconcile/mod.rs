@@ -213,7 +213,7 @@ pub struct Setting {
 pub async fn supervise(setting: Setting) {
     // Checked with the configuration; without a timetable there is no nightly comparison.
     let timetable = Timetable::new(&setting.config.reconcile.daily_at, &setting.config.reconcile.time_zone);
-    let schedule = Schedule::new(Duration::from_secs(1), Duration::from_secs(300));
+    let schedule = Schedule::new(Duration::from_secs(1), Duration::from_mins(5));
     let mut session = None;
     let mut failures = 0;
     loop {

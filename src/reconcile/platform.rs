@@ -16,14 +16,14 @@ use crate::delivery::client::{Client, PAGE_MAX};
 use crate::delivery::outcome::{Class, Failure};
 use crate::delivery::rate::Rate;
 use crate::delivery::retry::Schedule;
-use crate::ledger::accounts::{self, Correction, Held};
+use crate::ledger::accounts::{self, Correction, Fate, Held};
 use crate::ledger::doubt::Doubt;
 use crate::ledger::work::IntentKind;
 use crate::record::{FieldSet, FingerprintKey, Fingerprints, diff};
 use crate::selection::{KeyHash, KeyHasher};
 
 /// How long deliveries of before the doubt may take to end.
-const UNDER_WAY_MAX: Duration = Duration::from_secs(120);
+const UNDER_WAY_MAX: Duration = Duration::from_mins(2);
 /// Attempts at one page.
 const ATTEMPTS_MAX: u32 = 8;
 
@@ -305,25 +305,23 @@ pub(super) fn find(account: &Employee, held: &Held, key: &FingerprintKey) -> Fin
         acknowledged: None,
         benefits_id: Some(account.id.clone()),
         linked: true,
-        settles: false,
-        due: false,
-        conflict: false,
+        fate: Fate::Kept,
     };
     let Some(_) = &held.benefits_id else {
         // The account names the employee. Only an unresolved create of ours explains that; it is linked as one that was
         // found, with everything sent anew.
         return match held.intent {
             Some((IntentKind::Create, _)) => {
-                Finding::Created(Correction { linked: false, settles: true, due: true, ..correction })
+                Finding::Created(Correction { linked: false, fate: Fate::Due, ..correction })
             }
             _ => Finding::Stranger,
         };
     };
     if !carries_our_id {
-        let unlinked = Correction { benefits_id: None, linked: false, settles: true, ..correction };
+        let unlinked = Correction { benefits_id: None, linked: false, ..correction };
         return match (&account.external_id, held.linked) {
-            (Some(_), true) => Finding::Conflict(Correction { conflict: true, ..unlinked }),
-            (None, true) | (Some(_), false) => Finding::Unlinked(Correction { due: true, ..unlinked }),
+            (Some(_), true) => Finding::Conflict(Correction { fate: Fate::Conflict, ..unlinked }),
+            (None, true) | (Some(_), false) => Finding::Unlinked(Correction { fate: Fate::Due, ..unlinked }),
             // Reserved, and the link was not written: it will be.
             (None, false) => Finding::Agrees,
         };
@@ -334,7 +332,11 @@ pub(super) fn find(account: &Employee, held: &Held, key: &FingerprintKey) -> Fin
     let known = FieldSet::ALL.difference(held.acknowledged.unknown());
     let drifted = !diff(&now, FieldSet::EMPTY, &held.acknowledged, known).is_empty();
     let kept = Fingerprints::UNKNOWN.with(account.known(), &now);
-    let right = Correction { acknowledged: Some(kept), settles, due: settles, ..correction };
+    let right = Correction {
+        acknowledged: Some(kept),
+        fate: if settles { Fate::Due } else { Fate::Kept },
+        ..correction
+    };
     if drifted && held.linked && held.intent.is_none() && held.unknown.is_empty() {
         return Finding::Drifted(right);
     }
@@ -394,9 +396,9 @@ mod tests {
     #[test]
     fn a_link_that_the_account_does_not_confirm_is_dropped_and_never_written_to() {
         let Finding::Unlinked(unlinked) = found(&account(None, "Lovelace"), &held()) else { panic!() };
-        assert_eq!((unlinked.benefits_id, unlinked.linked, unlinked.due), (None, false, true));
+        assert_eq!((unlinked.benefits_id, unlinked.linked, unlinked.fate), (None, false, Fate::Due));
         let Finding::Conflict(conflict) = found(&account(Some("8"), "Lovelace"), &held()) else { panic!() };
-        assert_eq!((conflict.benefits_id, conflict.linked, conflict.conflict), (None, false, true));
+        assert_eq!((conflict.benefits_id, conflict.linked, conflict.fate), (None, false, Fate::Conflict));
         assert_eq!(conflict.acknowledged, None);
     }
 
@@ -409,15 +411,15 @@ mod tests {
         let create = Held { intent: Some((IntentKind::Create, 40)), ..unknown };
         let Finding::Created(created) = found(&account(Some("7"), "Lovelace"), &create) else { panic!() };
         assert_eq!((created.benefits_id.as_deref(), created.linked), (Some("b1"), false));
-        assert!(created.due && created.settles && created.version == 50);
+        assert_eq!((created.fate, created.version), (Fate::Due, 50));
     }
 
     #[test]
     fn a_write_that_the_account_has_passed_is_settled_and_a_later_one_is_not() {
-        for (version, settles) in [(40, true), (50, true), (51, false)] {
+        for (version, fate) in [(40, Fate::Due), (50, Fate::Due), (51, Fate::Kept)] {
             let held = Held { intent: Some((IntentKind::Update, version)), version: 40, ..held() };
             let Finding::Settled(settled) = found(&account(Some("7"), "Lovelace"), &held) else { panic!() };
-            assert_eq!((settled.settles, settled.loaded_intent), (settles, Some(version)));
+            assert_eq!((settled.fate, settled.loaded_intent), (fate, Some(version)));
         }
     }
 

@@ -107,9 +107,8 @@ impl Report {
         line(self.left_alone, "failed, and their record is still the one that was refused");
         let end = match (self.dry_run, self.has_differences()) {
             (true, true) => "Differences were found; nothing was changed (--dry-run).",
-            (true, false) => "Everyone is in step.",
             (false, true) => "Who is out of step is pending now; benefits-sync run delivers.",
-            (false, false) => "Everyone is in step.",
+            (_, false) => "Everyone is in step.",
         };
         lines.push(format!("{end} ({:.1} s)", self.seconds));
         if self.doubt_remains {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Pure: the rules (picklists, packages, translations) are loaded by the caller, and there is neither I/O nor a clock.
-//! A value that leaves [`prepare`] satisfies the API's patterns and lengths. No value is put into an error, with the one
+//! A value that leaves [`prepare()`] satisfies the API's patterns and lengths. No value is put into an error, with the one
 //! exception of a picklist value that was refused.
 
 mod body;

@@ -1,6 +1,6 @@
 //! An employee as the site's record query answers: text as PostgreSQL prints it, nothing judged yet.
 //!
-//! [`super::prepare`] turns it into what is sent. Values stand in the order of [`COLUMNS`], whatever columns the site's query has;
+//! [`super::prepare()`] turns it into what is sent. Values stand in the order of [`COLUMNS`], whatever columns the site's query has;
 //! [`Described`] says which it has, because a column that is not described is never sent, not even as a null.
 
 use super::field::{COLUMNS, Field};

@@ -1,6 +1,6 @@
 //! What a site and its platform say about values: picklists, packages, translations, levels.
 //!
-//! Loaded by the caller from the platform and the ledger, and read by [`super::prepare`] for every record, so the
+//! Loaded by the caller from the platform and the ledger, and read by [`super::prepare()`] for every record, so the
 //! forgiving comparisons are worked out once, here.
 
 use std::collections::HashMap;

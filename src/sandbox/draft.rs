@@ -16,7 +16,7 @@ use super::field::{Code, FIELD_COUNT, FIELDS, PACKAGE_ID, Rule, at_most, check, 
 const VERSION_MAX: i64 = 9_007_199_254_740_991;
 /// `externalId` has at most so many characters.
 const EXTERNAL_ID_MAX: usize = 100;
-/// Bits of [`Write::names`] beyond the table of fields.
+/// Bits of `Write::names` beyond the table of fields.
 const EXTERNAL_ID_BIT: u32 = 62;
 const PREVIOUS_BIT: u32 = 63;
 

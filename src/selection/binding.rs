@@ -31,6 +31,7 @@ pub(super) enum Binding {
 
 /// Where a table's interesting columns are.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub(super) struct Columns {
     pub(super) source: SourceId,
     pub(super) root: bool,

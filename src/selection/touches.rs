@@ -21,6 +21,7 @@ pub enum Mark {
 
 /// The employees, and the things that lead to employees, which a transaction touched.
 #[derive(Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Touches {
     employees: KeyMap<(Box<str>, Mark)>,
     /// Commands passed, by `benefits.request.request_id`.

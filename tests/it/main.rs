@@ -18,6 +18,7 @@ mod support;
 mod client;
 mod cluster;
 mod demo;
+mod demo_run;
 mod main_job;
 mod reconcile;
 mod replication;

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use benefits_sync::pipeline;
-use benefits_sync::sandbox::FaultRule;
+use benefits_sync::sandbox::{FaultRule, SandboxOptions};
 use tokio_util::sync::CancellationToken;
 
 use crate::for_each_major;
@@ -69,7 +69,7 @@ for_each_major! {
         assert_eq!(sent.len(), 1, "{sent:?}");
         assert_eq!((sent[0].external_id.as_deref(), &*sent[0].fields), (Some("2"), &["surname"][..]));
         assert_eq!(site.status("3").await, ("failed".to_owned(), Some("record-gone".to_owned())));
-        assert_eq!(site.held("3", "surname").is_some(), true, "a deleted row deletes nothing at Benefits");
+        assert!(site.held("3", "surname").is_some(), "a deleted row deletes nothing at Benefits");
         let gone = "select gone_at is not null from benefits.employee where employee_id = '3'";
         assert!(site.hr.query_one(gone, &[]).await.unwrap().get::<_, bool>(0));
         site.stop().await;
@@ -240,7 +240,7 @@ for_each_major! {
         let cluster = private_cluster(major).await;
         let database = database_on(&cluster, major).await;
         crate::support::site::prepare(&database.url).await;
-        let mut site = Site::on(database, Default::default()).await;
+        let mut site = Site::on(database, SandboxOptions::default()).await;
         start(&mut site).await;
         site.sync(&["1", "2"]).await;
         let surname = site.held("1", "surname").unwrap();

@@ -1,5 +1,7 @@
 //! The slot and the publication: lost, dropped, made again by hand; and no false alarm where all is well.
 
+use benefits_sync::sandbox::SandboxOptions;
+
 use crate::for_each_major;
 use crate::reconcile::{calm, drop_slot, start};
 use crate::support::database::database_on;
@@ -133,7 +135,7 @@ for_each_major! {
         let cluster = private_cluster_with(options).await;
         let database = database_on(&cluster, major).await;
         prepare(&database.url).await;
-        let mut site = Site::on(database, Default::default()).await;
+        let mut site = Site::on(database, SandboxOptions::default()).await;
         start(&mut site).await;
         site.sync(&["1", "2"]).await;
         site.stop().await;

@@ -1,0 +1,319 @@
+//! The site that is measured: one wide table, half of it synced, on a cluster of its own with fsync on.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use benefits_sync::config::Config;
+use benefits_sync::demo::binaries::Binaries;
+use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
+use benefits_sync::postgres::Target;
+use benefits_sync::setup;
+use tokio_postgres::{Client, NoTls};
+
+use crate::platform::Seen;
+
+/// People who are not synced: whose changes are noise.
+const STRANGERS: u64 = 50_000;
+const SLOT: &str = "bench";
+const FLOOR: &str = "bench_floor";
+
+const SCHEMA: &str = "
+create schema hr;
+create table hr.person (
+    id bigint primary key, title text, forenames text, surname text, date_of_birth date, gender text, email text,
+    mobile text, annual_pay numeric(12,2), pay_basis text, pay_frequency text, pay_change_reason text, last_seen bigint
+) with (fillfactor = 50);
+create procedure hr.change(employees bigint, rows_each bigint, mark text) language plpgsql as $$
+begin
+    for low in 0 .. employees - 1 by rows_each loop
+        update hr.person set mobile = mark || id where id > low and id <= low + rows_each;
+        commit;
+    end loop;
+end $$;
+create procedure hr.noise(changes bigint, employees bigint, strangers bigint, mark text) language plpgsql as $$
+declare batch bigint := 0;
+begin
+    while batch * 100 < changes loop
+        update hr.person set mobile = mark || batch
+        where id > employees + (batch * 99) % (strangers - 99) and id <= employees + (batch * 99) % (strangers - 99) + 99;
+        update hr.person set mobile = mark || batch where id = 1 + batch % employees;
+        commit;
+        batch := batch + 1;
+    end loop;
+end $$;
+";
+
+const DESCRIPTION: &str = "
+select benefits.describe_record($$
+    select id as employee_id, title, forenames, surname, date_of_birth, gender, email as work_email, mobile, annual_pay,
+        pay_basis, pay_frequency, pay_change_reason
+    from hr.person $$);
+select benefits.describe_source('hr.person', employee_key => 'id');
+";
+
+pub struct BenchSite {
+    cluster: Cluster,
+    client: Client,
+    directory: tempfile::TempDir,
+    employees: u64,
+    tag: std::sync::atomic::AtomicU64,
+}
+
+/// What the ledger did to PostgreSQL.
+#[derive(Default, Clone)]
+pub struct Cost {
+    wal_bytes: f64,
+    fsyncs: f64,
+    statements: f64,
+    cpu_micros: f64,
+    rss_mb: f64,
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "an update costs {:.0} WAL bytes, {:.3} WAL syncs, {:.3} commits, {:.0} µs of our CPU; RSS {:.0} MB",
+            self.wal_bytes, self.fsyncs, self.statements, self.cpu_micros, self.rss_mb
+        )
+    }
+}
+
+impl Cost {
+    pub fn since(&self, before: &Self, updates: u64, cpu_seconds: f64, rss_mb: f64) -> Self {
+        let updates = updates as f64;
+        Self {
+            wal_bytes: (self.wal_bytes - before.wal_bytes) / updates,
+            fsyncs: (self.fsyncs - before.fsyncs) / updates,
+            statements: (self.statements - before.statements) / updates,
+            cpu_micros: cpu_seconds * 1e6 / updates,
+            rss_mb,
+        }
+    }
+}
+
+impl BenchSite {
+    pub async fn new(employees: u64) -> Self {
+        let binaries = Binaries::newest().expect("tests/postgres/fetch 18");
+        let options = ClusterOptions::new(binaries)
+            .setting("fsync", "on")
+            .setting("max_wal_size", "8GB")
+            .setting("shared_buffers", "512MB")
+            .setting("checkpoint_timeout", "30min");
+        let cluster = Cluster::start(options).await.expect("a cluster");
+        let client = connect(&cluster.url("postgres")).await;
+        client.batch_execute(SCHEMA).await.unwrap();
+        let people = format!(
+            "insert into hr.person select g, 'Ms', 'Ann', 'Smith', '1980-01-01', 'Female', 'p' || g || '@example.com', null, \
+             30000 + g % 50000, 'Annual', 'Monthly', 'Annual review', 0 from generate_series(1, {}) as g; \
+             analyze; checkpoint;",
+            employees + STRANGERS
+        );
+        client.batch_execute(&people).await.unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("token"), "bench").unwrap();
+        let site = Self { cluster, client, directory, employees, tag: 1_000_000_000.into() };
+        let config = Config::load(&site.config("http://127.0.0.1:1/api/v1", "")).unwrap();
+        let admin = Target::parse(&site.url()).unwrap();
+        setup::apply(&admin, &config).await.unwrap();
+        site.client.batch_execute(DESCRIPTION).await.unwrap();
+        let floor = format!("select pg_create_logical_replication_slot('{FLOOR}', 'pgoutput')");
+        site.client.batch_execute(&floor).await.unwrap();
+        site
+    }
+
+    fn url(&self) -> String {
+        self.cluster.url("postgres")
+    }
+
+    fn config(&self, platform: &str, more: &str) -> std::path::PathBuf {
+        let directory = self.directory.path().display();
+        let text = format!(
+            "[database]\nurl = \"{}\"\nslot = \"{SLOT}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+             [benefits]\nplatform_id = \"bench\"\nbase_url = \"{platform}\"\ntoken_file = \"{directory}/token\"\n\
+             email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n{more}",
+            self.url()
+        );
+        let path = self.directory.path().join("config.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// Starts the program, without waiting.
+    pub fn start(&self, platform: &str, more: &str) -> Process {
+        let child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
+            .arg("run")
+            .arg("--config")
+            .arg(self.config(platform, more))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Process { child }
+    }
+
+    /// Starts the program and waits until it streams.
+    pub async fn run(&self, platform: &str, more: &str) -> Process {
+        let process = self.start(platform, more);
+        until(async || {
+            let sql = format!("select count(*) from pg_stat_replication as r join pg_replication_slots as s on s.active_pid = r.pid where s.slot_name = '{SLOT}'");
+            self.client.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        process
+    }
+
+    pub async fn sync_everyone(&self) {
+        let sql = format!(
+            "select benefits.sync(array(select g::text from generate_series(1, {}) as g))",
+            self.employees
+        );
+        self.client.batch_execute(&sql).await.unwrap();
+    }
+
+    pub async fn change_everyone(&self, rows: u64, round: u64) {
+        let sql = format!(
+            "set synchronous_commit = off; call hr.change({}, {rows}, 'r{rows}x{round}-'); reset synchronous_commit; checkpoint",
+            self.employees
+        );
+        for statement in sql.split("; ") {
+            self.client.batch_execute(statement).await.unwrap();
+        }
+    }
+
+    pub async fn make_noise(&self, changes: u64, round: u64) {
+        let sql = format!(
+            "set synchronous_commit = off; call hr.noise({changes}, {}, {STRANGERS}, 'n{round}-'); reset synchronous_commit; checkpoint",
+            self.employees
+        );
+        for statement in sql.split("; ") {
+            self.client.batch_execute(statement).await.unwrap();
+        }
+    }
+
+    /// One change with a tag that the platform sees; when its commit was acknowledged.
+    pub async fn tagged_change(&self, employee: u64) -> (u64, Instant) {
+        let tag = self.tag.fetch_add(1, Ordering::Relaxed);
+        let sql = format!("update hr.person set mobile = '{tag}' where id = {employee}");
+        self.client.batch_execute(&sql).await.unwrap();
+        (tag, Instant::now())
+    }
+
+    /// Seconds that `pg_recvlogical` takes for what its slot has not seen.
+    pub async fn floor(&self) -> f64 {
+        let end: String =
+            self.client.query_one("select pg_current_wal_flush_lsn()::text", &[]).await.unwrap().get(0);
+        let started = Instant::now();
+        let status = self
+            .cluster
+            .binaries()
+            .client("pg_recvlogical")
+            .args(["-d", &self.url(), "-S", FLOOR, "--start", "-f", "/dev/null", "-E", &end, "--no-loop"])
+            .args(["-o", "proto_version=4", "-o", "publication_names=benefits_sync", "-o", "streaming=on"])
+            .status()
+            .unwrap();
+        assert!(status.success(), "pg_recvlogical");
+        started.elapsed().as_secs_f64()
+    }
+
+    /// Until the platform has seen so many writes.
+    pub async fn until_writes(&self, seen: &Seen, count: u64) {
+        until(async || seen.writes.load(Ordering::Relaxed) >= count).await;
+    }
+
+    /// Until the slot has confirmed everything.
+    pub async fn until_passed(&self) {
+        let end: String =
+            self.client.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+        until(async || {
+            let sql = format!(
+                "select confirmed_flush_lsn >= '{end}' from pg_replication_slots where slot_name = '{SLOT}'"
+            );
+            self.client.query_one(&sql, &[]).await.unwrap().get(0)
+        })
+        .await;
+    }
+
+    /// Until the slot has confirmed everything and nothing is pending.
+    pub async fn until_settled(&self) {
+        self.until_passed().await;
+        until(async || {
+            let sql = "select not exists (select from benefits.pending) and not exists (select from benefits.request)";
+            self.client.query_one(sql, &[]).await.unwrap().get(0)
+        })
+        .await;
+    }
+
+    pub async fn ledger_cost(&self) -> Cost {
+        let sql = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8, \
+                   (select coalesce(sum(fsyncs), 0) from pg_stat_io where object = 'wal')::float8, \
+                   (select xact_commit from pg_stat_database where datname = current_database())::float8";
+        let row = self.client.query_one(sql, &[]).await.unwrap();
+        Cost { wal_bytes: row.get(0), fsyncs: row.get(1), statements: row.get(2), ..Cost::default() }
+    }
+
+    /// The time of a commit that waits for the disk.
+    pub async fn fsync_ms(&self) -> f64 {
+        self.client.batch_execute("create table if not exists hr.tick (n bigint)").await.unwrap();
+        let mut times = Vec::new();
+        for _ in 0..50 {
+            let started = Instant::now();
+            self.client.batch_execute("insert into hr.tick values (1)").await.unwrap();
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        median(&mut times)
+    }
+}
+
+/// The measured program.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// User and system time so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let after = stat.rsplit(')').next().unwrap();
+        let ticks: f64 = after.split_whitespace().skip(11).take(2).map(|t| t.parse::<f64>().unwrap()).sum();
+        ticks / 100.0
+    }
+
+    pub fn rss_max_mb(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// SIGTERM, and waits.
+    pub fn stop(mut self) {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+pub fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !holds().await {
+        assert!(started.elapsed() < Duration::from_mins(5), "a scene does not end");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    tokio::spawn(async move { connection.await.expect("the connection") });
+    client
+}

@@ -1,0 +1,125 @@
+//! A platform that says yes to everything as fast as it can: what is measured is the client, not this.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// What the platform has seen.
+#[derive(Default)]
+pub struct Seen {
+    pub writes: AtomicU64,
+    pub finds: AtomicU64,
+}
+
+/// The tag of a request (its `mobile`), and when it was there.
+pub type Arrival = (u64, Instant);
+
+pub struct Platform {
+    pub url: String,
+    pub seen: Arc<Seen>,
+}
+
+impl Platform {
+    /// Starts it on threads of its own. Every write takes `delay`; `arrivals` is told of every tagged write.
+    pub fn start(delay: Duration, arrivals: Option<mpsc::UnboundedSender<Arrival>>) -> Self {
+        let seen = Arc::new(Seen::default());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("a non-blocking listener");
+        let url = format!("http://{}/api/v1", listener.local_addr().expect("an address"));
+        let counts = Arc::clone(&seen);
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener).expect("a listener");
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(stream, Arc::clone(&counts), delay, arrivals.clone()));
+                }
+            });
+        });
+        Self { url, seen }
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    seen: Arc<Seen>,
+    delay: Duration,
+    arrivals: Option<mpsc::UnboundedSender<Arrival>>,
+) -> Option<()> {
+    stream.set_nodelay(true).ok()?;
+    let mut buffer = Vec::with_capacity(8192);
+    loop {
+        let (head, length) = loop {
+            if let Some(end) = find(&buffer, b"\r\n\r\n") {
+                let head = std::str::from_utf8(buffer.get(..end)?).ok()?.to_owned();
+                break (head, content_length(buffer.get(..end)?));
+            }
+            if stream.read_buf(&mut buffer).await.ok()? == 0 {
+                return None;
+            }
+        };
+        let whole = head.len() + 4 + length;
+        while buffer.len() < whole {
+            if stream.read_buf(&mut buffer).await.ok()? == 0 {
+                return None;
+            }
+        }
+        let at = Instant::now();
+        let body = buffer.get(head.len() + 4..whole)?;
+        if let (Some(arrivals), Some(tag)) = (&arrivals, tag(body)) {
+            arrivals.send((tag, at)).ok()?;
+        }
+        let answer = answer(&head, &seen);
+        if length > 0 && !delay.is_zero() {
+            tokio::time::sleep_until((at + delay).into()).await;
+        }
+        stream.write_all(answer.as_bytes()).await.ok()?;
+        buffer.drain(..whole);
+    }
+}
+
+fn answer(head: &str, seen: &Seen) -> String {
+    let target = head.split(' ').nth(1).unwrap_or_default();
+    let path = target.split('?').next().unwrap_or_default();
+    let (status, body) = if head.starts_with("POST") {
+        let number = seen.writes.fetch_add(1, Ordering::Relaxed);
+        ("201 Created", format!("{{\"id\":\"b{number}\",\"status\":\"active\",\"email\":\"a@b.example\"}}"))
+    } else if head.starts_with("PATCH") {
+        seen.writes.fetch_add(1, Ordering::Relaxed);
+        let id = path.rsplit('/').next().unwrap_or_default();
+        ("200 OK", format!("{{\"id\":\"{id}\",\"status\":\"active\",\"email\":\"a@b.example\"}}"))
+    } else if path.ends_with("/employees") {
+        seen.finds.fetch_add(1, Ordering::Relaxed);
+        ("200 OK", "{\"items\":[]}".to_owned())
+    } else if path.ends_with("/packages") {
+        ("200 OK", "{\"items\":[]}".to_owned())
+    } else if path.ends_with("/picklists") {
+        ("200 OK", "{}".to_owned())
+    } else {
+        ("200 OK", "{\"id\":\"bench\",\"name\":\"Bench\",\"status\":\"active\"}".to_owned())
+    };
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
+    text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0)
+}
+
+fn tag(body: &[u8]) -> Option<u64> {
+    let start = find(body, b"\"mobile\":\"")? + 10;
+    let digits = body.get(start..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(body.get(start..start + digits)?).ok()?.parse().ok()
+}

@@ -1,0 +1,79 @@
+//! How many employees may be under way: enough to keep the platform and the ledger busy, and so few that a single change
+//! does not wait long behind those that were prepared before it. Pure; the time is a parameter.
+//!
+//! A fast platform is limited by the ledger's flushes, and wants hundreds in each; a slow one by its own answers, and
+//! everything that is prepared beyond them only waits. So the number follows the rate at which deliveries end: what ends
+//! within [`AHEAD`], above a floor.
+
+use std::time::{Duration, Instant};
+
+/// Deliveries of this much time are under way at once. Several flushes of the ledger, a fraction of a second to a person.
+const AHEAD: Duration = Duration::from_millis(30);
+/// The rate is counted over windows of this length.
+const WINDOW: Duration = Duration::from_millis(20);
+
+/// Follows the rate at which deliveries end.
+#[derive(Debug)]
+pub struct Pace {
+    floor: usize,
+    ceiling: usize,
+    since: Instant,
+    ended: u32,
+    per_second: f64,
+}
+
+impl Pace {
+    /// Between `floor` and `ceiling` employees under way.
+    pub fn new(floor: usize, ceiling: usize, now: Instant) -> Self {
+        Self { floor, ceiling: ceiling.max(floor), since: now, ended: 0, per_second: 0.0 }
+    }
+
+    /// A delivery has ended.
+    pub fn ended(&mut self, now: Instant) {
+        self.ended = self.ended.saturating_add(1);
+        let elapsed = now.saturating_duration_since(self.since);
+        if elapsed >= WINDOW {
+            self.per_second = f64::from(self.ended) / elapsed.as_secs_f64();
+            self.since = now;
+            self.ended = 0;
+        }
+    }
+
+    /// How many may be under way.
+    pub fn under_way_max(&self) -> usize {
+        let ahead = Duration::try_from_secs_f64(self.per_second * AHEAD.as_secs_f64()).unwrap_or_default();
+        // Whole seconds of a duration are a float's whole part, without a cast that could go wrong.
+        let ahead = usize::try_from(ahead.as_secs()).unwrap_or(usize::MAX);
+        self.floor.saturating_add(ahead).min(self.ceiling)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pace_after(per_second: u32) -> usize {
+        let start = Instant::now();
+        let mut pace = Pace::new(64, 2_000, start);
+        for n in 1..=per_second {
+            pace.ended(start + Duration::from_secs(1) * n / per_second);
+        }
+        pace.under_way_max()
+    }
+
+    #[test]
+    fn a_slow_platform_keeps_few_under_way() {
+        assert!((64..=64 + 60).contains(&pace_after(1_600)));
+    }
+
+    #[test]
+    fn a_fast_platform_keeps_the_ledgers_flushes_full() {
+        assert!(pace_after(20_000) > 500);
+    }
+
+    #[test]
+    fn nothing_exceeds_the_ceiling_or_falls_below_the_floor() {
+        assert_eq!(pace_after(1_000_000), 2_000);
+        assert_eq!(pace_after(0), 64);
+    }
+}
