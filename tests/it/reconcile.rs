@@ -236,6 +236,27 @@ for_each_major! {
         assert_eq!(reconcile(&site, &[]).await.status.code(), Some(2), "a bad key file");
     }
 
+    async fn the_services_login_needs_no_more_than_its_grants_to_compare(major: u32) {
+        let cluster = private_cluster(major).await;
+        let mut database = database_on(&cluster, major).await;
+        crate::support::site::prepare(&database.url).await;
+        let hr = crate::support::database::connect(&database.url).await;
+        // One login for both sessions, which this file's configuration has.
+        hr.batch_execute("alter role benefits_service replication").await.unwrap();
+        database.url = cluster.url_as("benefits_service", "hr");
+        let mut site = Site::on(database, SandboxOptions::default()).await;
+        site.hr = hr;
+        start(&mut site).await;
+        site.sync(&["1"]).await;
+        site.stop().await;
+        drop_slot(&site).await;
+        site.hr.execute("update hr.employee set surname = 'Lovelace' where id = 1", &[]).await.unwrap();
+        start(&mut site).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Lovelace"));
+        assert_eq!(report(&site, &["--platform"]).await["platform"]["ours"], 1);
+        site.stop().await;
+    }
+
     async fn nothing_is_sent_on_another_timeline_before_the_platform_was_compared(major: u32) {
         let cluster = private_cluster(major).await;
         let database = database_on(&cluster, major).await;
