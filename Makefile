@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test lint check clean
+.PHONY: help demo test soak lint check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -17,6 +17,10 @@ demo: ## PostgreSQL, a made-up HR department, the sync and a simulated platform 
 
 test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 	@tests/run $(ARGS)
+
+soak: ## The simulation with many seeds (SEEDS=200, FIRST_SEED=1), or with one again (SEED=17)
+	@tests/postgres/fetch 18
+	@SEEDS=$(or $(SEEDS),50) $(CARGO) test --locked --test it simulation:: -- --nocapture
 
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run

@@ -92,6 +92,10 @@ pub struct Database {
     /// The publication. Default `benefits_sync`.
     #[serde(default = "default_name")]
     pub publication: String,
+    /// Silence of the stream after which its connection is given up and made anew; PostgreSQL is asked for a sign of life at
+    /// half of it. At least 1s. Default 60s.
+    #[serde(default = "default_idle_limit", with = "duration")]
+    pub idle_limit: Duration,
     /// TLS mode, overriding `sslmode` in the URLs.
     #[serde(default)]
     pub tls: Option<TlsMode>,
@@ -288,6 +292,10 @@ fn yes() -> bool {
     true
 }
 
+fn default_idle_limit() -> Duration {
+    Duration::from_mins(1)
+}
+
 fn default_name() -> String {
     "benefits_sync".to_owned()
 }
@@ -354,14 +362,18 @@ impl Config {
         origin: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| malformed(origin, &error))?;
+        let mut table: toml::Table = toml::from_str(text).map_err(|error| malformed(origin, text, &error))?;
         // The file alone is checked first, so that its mistakes are reported with a line; but a key that only the
         // environment gives (a URL, say) may be missing from it.
         let overlaid = environment::overlay(&mut table, variables)?;
         let config: Self = if overlaid {
-            table.try_into().map_err(|error| malformed(&format!("{origin} with the environment"), &error))?
+            table.try_into().map_err(|error: toml::de::Error| ConfigError::Malformed {
+                origin: format!("{origin} with the environment"),
+                // A table has no lines that could be shown; its errors name the key below the message.
+                reason: error.to_string().lines().map(plain).collect::<Vec<_>>().join(" "),
+            })?
         } else {
-            toml::from_str(text).map_err(|error| malformed(origin, &error))?
+            toml::from_str(text).map_err(|error| malformed(origin, text, &error))?
         };
         config.validate(origin)?;
         Ok(config)
@@ -390,6 +402,7 @@ impl Config {
             ),
             ("database.slot", slot_fault(&self.database.slot)),
             ("database.publication", name_fault(&self.database.publication)),
+            ("database.idle_limit", duration_fault(self.database.idle_limit, 1_000, 3_600_000)),
             ("ledger.history_months", range_fault(self.ledger.history_months, 1, 1200)),
             ("benefits.platform_id", platform_fault(&self.benefits.platform_id)),
             ("benefits.base_url", self.address_fault()),
@@ -402,6 +415,7 @@ impl Config {
             ("delivery.backoff_min", duration_fault(self.delivery.backoff_min, 1, 3_600_000)),
             ("delivery.backoff_max", self.backoff_fault()),
             ("guard.fraction", fraction_fault(self.guard.fraction)),
+            ("log.level", level_fault(&self.log.level)),
             ("guard.window", duration_fault(self.guard.window, 1_000, 86_400_000)),
             ("reconcile.daily_at", time_fault(&self.reconcile.daily_at)),
             ("reconcile.time_zone", zone_fault(&self.reconcile.time_zone)),
@@ -438,10 +452,35 @@ impl Config {
     }
 }
 
-fn malformed(origin: &str, error: &toml::de::Error) -> ConfigError {
-    // toml quotes the offending line below the message. A line can hold a password, so only the message is kept.
-    let place = error.span().map(|span| format!(" (at byte {})", span.start)).unwrap_or_default();
-    ConfigError::Malformed { origin: origin.to_owned(), reason: format!("{}{place}", error.message().trim()) }
+/// What is wrong in `text`, with the line and the key.
+fn malformed(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let place = error.span().and_then(|span| text.get(..span.start)).map(|before| place(before, text));
+    let reason = format!("{}{}", plain(error.message()), place.unwrap_or_default());
+    ConfigError::Malformed { origin: origin.to_owned(), reason }
+}
+
+/// The message without the value, which may be a secret in the wrong place. toml shows the offending line as well, below
+/// the message; that is left out for the same reason.
+fn plain(message: &str) -> String {
+    let message = message.trim();
+    match message.split_once(", expected ") {
+        Some((found, expected))
+            if found.starts_with("invalid type") || found.starts_with("invalid value") =>
+        {
+            format!("expected {expected}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+/// " (line 7, delivery.concurrency)".
+fn place(before: &str, text: &str) -> String {
+    let number = before.matches('\n').count();
+    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let section = before.lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split(']').next());
+    let key = text.lines().nth(number).filter(|line| line.contains('=')).map(name);
+    let path = [section.map(ToOwned::to_owned), key].into_iter().flatten().collect::<Vec<_>>().join(".");
+    format!(" (line {}{}{path})", number + 1, if path.is_empty() { "" } else { ", " })
 }
 
 fn url_fault(url: &str) -> Option<String> {
@@ -453,6 +492,19 @@ fn slot_fault(name: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     (name.is_empty() || name.len() > 63 || !name.chars().all(allowed))
         .then(|| "must be 1 to 63 of a-z, 0-9 and _ (PostgreSQL's rule for slots)".to_owned())
+}
+
+/// A bare word that is no level would be taken for a target, and nothing else would be logged.
+fn level_fault(level: &str) -> Option<String> {
+    let is_level = |word: &str| {
+        let known = ["off", "error", "warn", "info", "debug", "trace"];
+        known.iter().any(|known| word.eq_ignore_ascii_case(known))
+    };
+    let well = level.split(',').all(|part| match part.trim().split_once('=') {
+        None => is_level(part.trim()),
+        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
+    });
+    (!well).then(|| "must be off, error, warn, info, debug or trace, or a list with target=level".to_owned())
 }
 
 fn name_fault(name: &str) -> Option<String> {

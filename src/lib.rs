@@ -1,9 +1,12 @@
 //! `benefits-sync`: change data capture from an HR system's PostgreSQL to a Benefits platform.
 
+#![forbid(unsafe_code)]
+
 pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod demo;
+pub mod failpoint;
 pub mod http;
 pub mod ledger;
 pub mod lsn;

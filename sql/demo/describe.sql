@@ -95,12 +95,16 @@ $$);
 
 -- How this schema stores a Benefits Level, for "Assign Level".
 create or replace function benefits.set_level(employee_id text, level text) returns void
-language sql
+language sql security definer
+set search_path = pg_catalog, pg_temp
 as $function$
     update hr.employee
     set benefits_level = set_level.level, updated_at = now()
     where employee.id = set_level.employee_id::bigint;
 $function$;
+-- With the rights of whoever runs this file: managers need none on HR's tables, and nobody else may call it.
+revoke all on function benefits.set_level(text, text) from public;
+grant execute on function benefits.set_level(text, text) to benefits_manager;
 
 -- HR's words where Benefits has others. What both spell alike needs no row.
 delete from benefits.picklist_value;

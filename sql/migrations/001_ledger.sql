@@ -12,15 +12,19 @@ create table benefits.site (
     described text[] not null default '{}',
     described_as text[] not null default '{}',
     query_functions text[] not null default '{}',
+    rules_version bigint not null default 1,
     paused_reason text,
     halted_code text,
     halted_reason text,
     doubt text,
+    clock_on date,
     constraint site_pk primary key (only_row),
     constraint site_one_row_ck check (only_row)
 );
 comment on table benefits.site is
 'One row: the site''s description, its platform, and whether delivery is paused, halted or in doubt.';
+comment on column benefits.site.clock_on is
+'The last day whose effective-dated rows have been marked: what a midnight without a running instance left over is made up.';
 insert into benefits.site default values;
 
 create table benefits.query_column (
@@ -110,16 +114,21 @@ create table benefits.enrolment (
     version bigint not null default 0,
     acknowledged bytea,
     unknown_fields bigint not null default 0,
+    create_unresolved boolean not null default false,
     outcome text,
     error_code text,
     error text,
     last_synced_at timestamptz,
     transferred_to text,
+    transferred_from text,
+    link_by text,
+    discarded bytea,
     constraint enrolment_pk primary key (employee_id),
     constraint enrolment_account_uq unique (platform_id, benefits_id),
     constraint enrolment_outcome_ck check (outcome in ('successful', 'failed')),
     constraint enrolment_failed_ck check ((outcome is not distinct from 'failed') = (error_code is not null)),
-    constraint enrolment_version_ck check (version between 0 and 9007199254740991)
+    constraint enrolment_version_ck check (version between 0 and 9007199254740991),
+    constraint enrolment_link_by_ck check (link_by in ('transfer', 'relink'))
 )
 with (fillfactor = 60);
 create index enrolment_failed_ix on benefits.enrolment (employee_id) where outcome = 'failed';
@@ -127,8 +136,24 @@ comment on table benefits.enrolment is
 'Synced employees: the linked account, what it has acknowledged (keyed fingerprints, never values), the last outcome.';
 comment on column benefits.enrolment.version is
 'Highest sourceVersion used or seen for the account; only rises.';
+comment on column benefits.enrolment.create_unresolved is
+'A create was sent and its answer never came: an account with this employee''s id may be ours to adopt.';
 comment on column benefits.enrolment.unknown_fields is
 'Bit set of fields whose state at the platform is unknown; they are part of the next write.';
+
+comment on column benefits.enrolment.transferred_to is
+'The employee who took the account over: this one sends nothing any more.';
+comment on column benefits.enrolment.link_by is
+'The command that the next link is made for: it may take an account that a match by email alone may not.';
+comment on column benefits.enrolment.discarded is
+'Keyed hash of the record whose mass change a person has discarded: it is not sent until HR changes it again.';
+
+create table benefits.failed (
+    employee_id text not null,
+    constraint failed_pk primary key (employee_id)
+);
+comment on table benefits.failed is
+'Whose latest attempt was rejected. Published: the reader meets each at its place in the WAL, so that any later save retries.';
 
 create table benefits.request (
     request_id bigint generated always as identity,
@@ -138,15 +163,18 @@ create table benefits.request (
     requested_by text not null,
     requested_at timestamptz not null default clock_timestamp(),
     constraint request_pk primary key (request_id),
-    constraint request_kind_ck check (kind in ('sync', 'transfer', 'relink', 'forget'))
+    constraint request_kind_ck check (kind in ('sync', 'level', 'transfer', 'relink', 'release', 'discard'))
 );
 create index request_employee_ix on benefits.request (employee_id);
 comment on table benefits.request is
 'Commands that were given and not yet passed by the reader. Published: the WAL puts them in order with HR''s changes.';
 
+-- Room for 16 million marks between two of them: a row that comes back never repeats a seq of the one that was cleared.
+create sequence benefits.pending_life;
+
 create table benefits.pending (
     employee_id text not null,
-    seq bigint not null default 1,
+    seq bigint not null default nextval('benefits.pending_life') << 24,
     cause text not null,
     bulk boolean not null default false,
     in_full boolean not null default false,
@@ -162,6 +190,12 @@ create table benefits.pending (
     intent_version bigint,
     intent_fields bigint not null default 0,
     intent_hash bytea,
+    batch bigint,
+    ending bytea,
+    ending_kind text,
+    hold_id bigint,
+    hold_seq bigint,
+    hold_passed boolean not null default false,
     constraint pending_pk primary key (employee_id),
     constraint pending_cause_ck check (
         cause in ('change', 'starter', 'sync', 'lookup', 'rules', 'reconcile', 'time', 'transfer', 'relink')
@@ -178,6 +212,17 @@ comment on column benefits.pending.claim is
 'Fencing token of the instance that is delivering; it lives as long as that instance''s session-level advisory lock.';
 comment on column benefits.pending.intent_version is
 'sourceVersion of the write that may be on its way; durable before its first byte leaves.';
+
+comment on column benefits.pending.batch is
+'The mass change that marked the employee, until it is judged: see benefits.mass_change.';
+comment on column benefits.pending.ending is
+'Keyed hash of the record that was judged to end the employee (a leave date, a lost mandatory field, a deleted row).';
+comment on column benefits.pending.hold_seq is
+'The marks counted when the employee was held: only another mark makes them due again.';
+comment on column benefits.pending.hold_passed is
+'A person has released the employee from a hold: not held again.';
+create index pending_batch_ix on benefits.pending (batch) where batch is not null;
+create index pending_hold_ix on benefits.pending (hold_id) where hold_id is not null;
 
 create sequence benefits.claim_token;
 
@@ -196,7 +241,7 @@ create table benefits.history (
     constraint history_event_ck check (
         event in ('linked', 'created', 'updated', 'rejected', 'held', 'released', 'discarded', 'transferred', 'relinked')
     ),
-    constraint history_outcome_ck check (outcome in ('successful', 'failed', 'waiting'))
+    constraint history_outcome_ck check (outcome in ('successful', 'failed', 'waiting', 'discarded'))
 )
 partition by range (at);
 create index history_employee_ix on benefits.history (employee_id, at desc);

@@ -18,14 +18,23 @@ comment on function benefits.field_names(bigint) is 'The API''s property names i
 
 create function benefits.today() returns date
 language sql stable parallel safe
-as $$ select (statement_timestamp() at time zone s.time_zone)::date from benefits.site as s $$;
-comment on function benefits.today() is 'Today in the site''s time zone, whatever the session''s.';
+as $$
+    select coalesce(
+        nullif(current_setting('benefits.as_of', true), '')::date,
+        (statement_timestamp() at time zone s.time_zone)::date
+    )
+    from benefits.site as s
+$$;
+comment on function benefits.today() is
+'Today in the site''s time zone, whatever the session''s. benefits.upcoming_change asks for records as of another day.';
 
+-- Joined in the order of the key, so that a page of any order by employee_id, filtered or not, reads little more than it
+-- shows. Whoever has a request or a pending row is in benefits.employee as well.
 create view benefits.employee_status as
 select
     k.employee_id,
     case
-        when p.employee_id is not null or r.waiting is not null then 'in_progress'
+        when p.employee_id is not null or r.requested_at is not null then 'in_progress'
         when e.outcome = 'failed' then 'failed'
         when e.outcome = 'successful' then 'successful'
         when e.employee_id is not null then 'in_progress'
@@ -35,22 +44,16 @@ select
     e.error_code as last_error_code,
     e.error as last_error,
     e.last_synced_at,
-    coalesce(p.pending_since, r.waiting) as pending_since
+    coalesce(p.pending_since, r.requested_at) as pending_since
 from benefits.employee as k
-left join benefits.enrolment as e on k.employee_id = e.employee_id
-left join benefits.pending as p on k.employee_id = p.employee_id
-left join lateral (
-    select min(q.requested_at) as waiting
+left join benefits.enrolment as e on e.employee_id = k.employee_id
+left join benefits.pending as p on p.employee_id = k.employee_id
+left join (
+    select q.employee_id, min(q.requested_at) as requested_at
     from benefits.request as q
-    where q.employee_id = k.employee_id
-) as r on true
-where k.gone_at is null or e.employee_id is not null
-union all
--- Hired and asked for a moment ago: the reader has not come to that commit yet.
-select q.employee_id, 'in_progress', null, null, null, null, min(q.requested_at)
-from benefits.request as q
-where not exists (select from benefits.employee as k where k.employee_id = q.employee_id)
-group by q.employee_id;
+    group by q.employee_id
+) as r on r.employee_id = k.employee_id
+where k.gone_at is null or e.employee_id is not null;
 comment on view benefits.employee_status is 'Every employee, in exactly one of the four states.';
 
 create view benefits.sync_history as

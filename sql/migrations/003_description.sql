@@ -27,7 +27,7 @@ begin
     begin
         execute format('create temporary view benefits_probe as %s', query);
         probe := to_regclass('pg_temp.benefits_probe');
-        select jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, null)) order by a.attnum)
+        select jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, -1)) order by a.attnum)
         into outputs
         from pg_attribute as a
         where a.attrelid = probe and a.attnum > 0 and not a.attisdropped;
@@ -209,7 +209,7 @@ begin
             select o ->> 'name' from jsonb_array_elements(found.outputs) as o where o ->> 'name' <> 'employee_id'
         ),
         query_functions = coalesce(declared::text[], '{}');
-    if (select record_key_type !~ '^(smallint|integer|bigint|uuid|text|character varying|character|citext|name)$' from benefits.site) then
+    if (select record_key_type !~ '^(smallint|integer|bigint|uuid|text|character varying|bpchar|citext|name)$' from benefits.site) then
         raise exception 'employee_id has type %, which cannot be an employee''s key', (select record_key_type from benefits.site)
             using hint = 'A key is smallint, integer, bigint, uuid or text.';
     end if;
@@ -337,6 +337,7 @@ begin
         );
     end if;
     perform benefits.generate_owned_rows();
+    perform benefits.generate_becoming();
     perform benefits.publish_sources();
     update benefits.description set version = version + 1;
 end
@@ -356,11 +357,11 @@ declare
 begin
     select * into s from benefits.source where source_id = id;
     target := format('%I.%I', s.table_schema, s.table_name);
-    select format_type(a.atttypid, null) into key_type
+    select format_type(a.atttypid, -1) into key_type
     from pg_attribute as a where a.attrelid = target::regclass and a.attname = s.employee_key;
     flag := case
         when s.starter_flag is null then 'false'
-        else format('coalesce(lower(t.%I::text) in (''t'', ''true'', ''1'', ''y'', ''yes''), false)', s.starter_flag)
+        else format('coalesce(lower(rtrim(t.%I::text)) in (''t'', ''true'', ''1'', ''y'', ''yes''), false)', s.starter_flag)
     end;
     execute format(
         'create or replace function benefits.read_roster(after text, page integer) returns table (employee_id text, starter boolean) '
@@ -400,7 +401,8 @@ begin
         format(
             'select %1$s, concat_ws(E''\x1f'', %2$s), t.%3$I::text from %4$I.%5$I as t where t.%3$I = any ($1::%6$s[])',
             s.source_id,
-            (select string_agg(format('t.%I::text', k), ', ' order by n) from unnest(s.key_columns) with ordinality as u (k, n)),
+            -- No cast: concat_ws shows values as the WAL does, a cast to text does not (boolean, bpchar, inet).
+            (select string_agg(format('t.%I', k), ', ' order by n) from unnest(s.key_columns) with ordinality as u (k, n)),
             s.employee_key, s.table_schema, s.table_name, a.key_type
         ),
         ' union all ' order by s.source_id
@@ -408,7 +410,7 @@ begin
     into parts
     from benefits.source as s
     cross join lateral (
-        select format_type(c.atttypid, null) as key_type
+        select format_type(c.atttypid, -1) as key_type
         from pg_attribute as c where c.attrelid = s.table_oid and c.attname = s.employee_key
     ) as a
     where s.tracked and s.employee_key is not null and not s.employee_key = any (s.key_columns);
@@ -442,7 +444,7 @@ begin
         raise exception 'lookup table %.% has a key of % columns', s.table_schema, s.table_name, cardinality(s.key_columns)
             using hint = 'A lookup needs a key of one column.';
     end if;
-    select format_type(a.atttypid, null) into key_type
+    select format_type(a.atttypid, -1) into key_type
     from pg_attribute as a where a.attrelid = s.table_oid and a.attname = s.key_columns[1];
     call := format('benefits.read_affected_%s', id);
     execute format(
@@ -471,8 +473,8 @@ declare
 begin
     if not exists (select from pg_publication where pubname = name_of_publication) then
         execute format(
-            'create publication %I for table benefits.request, benefits.description, benefits.picklist_value, '
-            'benefits.level_package with (publish_via_partition_root = true)',
+            'create publication %I for table benefits.request, benefits.failed, benefits.description, '
+            'benefits.picklist_value, benefits.level_package with (publish_via_partition_root = true)',
             name_of_publication
         );
     end if;

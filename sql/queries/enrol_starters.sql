@@ -7,6 +7,9 @@ with starter as materialized (
     )
     order by s.n
 ),
+known as (
+    insert into benefits.employee (employee_id) select s.employee_id from starter as s on conflict do nothing
+),
 enrolled as (
     insert into benefits.enrolment (employee_id, platform_id, requested_by)
     select s.employee_id, $2::text, 'starter flag' from starter as s

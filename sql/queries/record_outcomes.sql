@@ -1,16 +1,18 @@
 -- Records what attempts came to, clears what is in step, and writes history: one statement, one flush.
 -- Arrays by employee: $1 id, $2 seq, $3 claim (null: never claimed), $4 version, $5 acknowledged, $6 unknown fields,
--- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now.
+-- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now,
+-- $21 version loaded, $22 a create's fate is unknown, $23 what was discarded stays so.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
--- By employee again: $21 hash of the record that was refused.
+-- By employee again: $24 hash of the record that was refused.
 with o as materialized (
     select *
     from unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
-        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bytea[]
+        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bigint[], $22::boolean[], $23::boolean[],
+        $24::bytea[]
     ) as o (
         employee_id, seq, claim, version, acknowledged, unknown_fields, outcome, error_code, error, benefits_id,
-        linked, age, synced, refused
+        linked, age, synced, loaded_version, create_unresolved, discarded, refused
     )
 ),
 turn as materialized (
@@ -19,7 +21,11 @@ turn as materialized (
         clock_timestamp() - make_interval(secs => o.age) - p.changed_at as latency
     from o
     inner join benefits.pending as p on p.employee_id = o.employee_id
-    where p.claim is not distinct from o.claim
+    inner join benefits.enrolment as e on e.employee_id = o.employee_id
+    where
+        p.claim is not distinct from o.claim
+        -- Under a claim nobody else delivers; without one somebody may have done so since the record was read.
+        and (o.claim is not null or e.version = o.loaded_version)
     order by p.employee_id
     for update of p
 ),
@@ -30,7 +36,7 @@ kept as (
     update benefits.pending as p
     set
         claim = null, intent_kind = null, intent_version = null, intent_fields = 0, intent_hash = null,
-        attempts = 0, not_before = null, in_full = false, changed_at = p.last_changed_at,
+        attempts = 0, not_before = null, in_full = false, hold_passed = false, changed_at = p.last_changed_at,
         progressed_at = clock_timestamp()
     from turn as t
     where p.employee_id = t.employee_id and not t.last
@@ -39,11 +45,27 @@ state as (
     update benefits.enrolment as e
     set
         version = greatest(e.version, o.version), acknowledged = coalesce(o.acknowledged, e.acknowledged),
-        unknown_fields = o.unknown_fields, outcome = o.outcome, error_code = o.error_code, error = o.error,
-        benefits_id = o.benefits_id, linked = o.linked, refused = o.refused,
+        unknown_fields = o.unknown_fields, create_unresolved = o.create_unresolved, outcome = o.outcome, error_code = o.error_code, error = o.error,
+        -- Without a claim nothing was sent, and a command may have changed the link since the record was read.
+        benefits_id = case when o.claim is null then e.benefits_id else o.benefits_id end,
+        linked = case when o.claim is null then e.linked else o.linked end,
+        link_by = case when o.claim is not null and o.linked then null else e.link_by end,
+        refused = o.refused,
+        discarded = case when o.discarded then e.discarded end,
         last_synced_at = case when o.synced then clock_timestamp() else e.last_synced_at end
     from o inner join turn as t on t.employee_id = o.employee_id
     where e.employee_id = o.employee_id
+),
+failed as (
+    insert into benefits.failed (employee_id)
+    select o.employee_id from o inner join turn as t on t.employee_id = o.employee_id
+    where o.outcome = 'failed' and not exists (select from benefits.failed as f where f.employee_id = o.employee_id)
+    on conflict do nothing
+),
+mended as (
+    delete from benefits.failed as f
+    using o inner join turn as t on t.employee_id = o.employee_id
+    where f.employee_id = o.employee_id and o.outcome <> 'failed'
 ),
 lines as (
     insert into benefits.history

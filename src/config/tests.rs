@@ -97,3 +97,12 @@ fn a_duration_that_is_none_says_how_to_write_one() {
 fn credentials_are_wanted_once() {
     assert!(complaint(&LEAST.replace("token_file = \"/run/token\"\n", "")).contains("benefits.token_file"));
 }
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named_by_line_and_key_and_not_quoted() {
+    let text = complaint(&LEAST.replace("token_file = \"/run/token\"", "token_file = 424242"));
+    assert!(text.contains("line 7, benefits.token_file") && !text.contains("424242"), "{text}");
+    let variables = [("BENEFITS_SYNC_DELIVERY__CONCURRENCY".to_owned(), "hunter2".to_owned())];
+    let text = Config::parse(LEAST, "test.toml", variables).unwrap_err().to_string();
+    assert!(text.contains("delivery.concurrency") && !text.contains("hunter2"), "{text}");
+}

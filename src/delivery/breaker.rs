@@ -126,6 +126,15 @@ impl Breaker {
         }
     }
 
+    /// Until when nothing goes: the wait of an open breaker, or the probe that is under way.
+    pub fn blocked_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { until } => Some(until),
+            State::HalfOpen { probe } => probe.map(|since| since + self.probe_max),
+            State::Closed { .. } => None,
+        }
+    }
+
     /// For the gauge and for people. An open breaker whose wait is over shows open until somebody asks to send.
     pub const fn state(&self) -> BreakerState {
         match self.state {

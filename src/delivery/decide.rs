@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use crate::ledger::work::{Claim, IntentKind, Read, Work};
+use super::guard;
+use crate::ledger::work::{Claim, IntentKind, LinkBy, Read, Work};
 use crate::record::{
-    Body, Fault, FieldSet, FingerprintKey, Fingerprints, Link, Record, Rules, diff, prepare,
+    Body, Fault, FaultCode, FieldSet, FingerprintKey, Fingerprints, Link, Record, Rules, diff, prepare,
 };
 
 /// The highest `sourceVersion` that the API takes.
@@ -36,12 +37,14 @@ pub struct Rejection {
     pub text: String,
     /// The fields concerned.
     pub fields: FieldSet,
+    /// A mandatory field is empty.
+    pub lacks_mandatory: bool,
 }
 
 impl Rejection {
     /// A rejection that is about no field in particular.
     pub fn new(code: &str, text: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), text: text.into(), fields: FieldSet::EMPTY }
+        Self { code: code.to_owned(), text: text.into(), fields: FieldSet::EMPTY, lacks_mandatory: false }
     }
 
     /// All faults of a record, the first one's code standing for them.
@@ -51,6 +54,7 @@ impl Rejection {
             code: code.unwrap_or(first).to_owned(),
             text: Fault::describe(faults),
             fields: faults.iter().map(|fault| fault.field).collect(),
+            lacks_mandatory: faults.iter().any(|fault| fault.code == FaultCode::Required),
         }
     }
 }
@@ -100,6 +104,9 @@ pub fn decide(work: Work, terms: &Terms<'_>) -> Decision {
         && since < terms.min_interval
     {
         return Decision::Wait(terms.min_interval.saturating_sub(since));
+    }
+    if !work.in_full && guard::is_discarded(&work, terms.key) {
+        return Decision::InStep;
     }
     let record = match sendable(&work.record, terms.rules) {
         Ok(record) => record,
@@ -152,6 +159,7 @@ fn opening(work: &Work) -> Opening {
         (Some(_), true, _) => Opening::Update,
         (Some(_), false, _) => Opening::Link,
         (None, _, Some(claim)) if claim.kind == IntentKind::Create => Opening::ResumeCreate,
+        (None, _, _) if work.create_unresolved => Opening::ResumeCreate,
         (None, _, _) => Opening::Find,
     }
 }
@@ -162,9 +170,10 @@ pub fn unknown(work: &Work) -> FieldSet {
 }
 
 impl Draft {
-    /// The body of a write of this kind. A link carries the id that ties the account to the employee.
-    pub fn body(&self, kind: IntentKind) -> Body {
-        let link = Link { external_id: &self.work.employee_id, previous_external_id: None };
+    /// The body of a write of this kind. A link carries the id that ties the account to the employee, and the id that the
+    /// account carries now where the link is moved.
+    pub fn body(&self, kind: IntentKind, previous: Option<&str>) -> Body {
+        let link = Link { external_id: &self.work.employee_id, previous_external_id: previous };
         match kind {
             IntentKind::Create => Body::create(&self.record),
             IntentKind::Link => Body::patch(&self.record, self.record.fields(), Some(link)),
@@ -197,6 +206,15 @@ impl Draft {
             version: clock.max(used.saturating_add(1)).min(VERSION_MAX),
             fields: unknown(&self.work).union(self.sent(kind)),
             hash,
+        }
+    }
+
+    /// Whether the account's present holder may lose it to this employee: a command says so, not the email alone.
+    pub fn may_take_from(&self, holder: &str) -> bool {
+        match self.work.link_by {
+            Some(LinkBy::Transfer) => self.work.transferred_from.as_deref() == Some(holder),
+            Some(LinkBy::Relink) => true,
+            None => false,
         }
     }
 

@@ -14,13 +14,15 @@ use super::batcher::{Batcher, Ended};
 use super::client::{Client, SetupError};
 use super::decide::{Decision, Terms, decide};
 use super::gate::Gate;
+use super::guard::{self, Ending, Judged};
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
 use super::outcome::{Class, Failure};
 use super::pace::Pace;
 use super::retry::Schedule;
-use super::site_rules;
+use super::site_rules::{self, Lists};
 use crate::config::Config;
+use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
 use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
@@ -42,6 +44,8 @@ const RESCUE_EVERY: u32 = 5;
 const SCAN_MAX: i64 = 5_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
+/// The halt that only `benefits.resume()` lifts.
+const ANOTHER_WRITER: &str = "another-writer";
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
 
@@ -97,22 +101,38 @@ pub struct Outfit {
 enum Event {
     Loaded { ids: Vec<String>, works: Result<Vec<Work>, WorkError> },
     Delivered { id: String, end: Result<End, Ended> },
+    Judged(Result<Judged, WorkError>),
+    Asked(Result<Lists, Box<Failure>>),
 }
 
 /// One session of delivery.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Dispatcher<'o> {
     outfit: &'o Outfit,
     session: Arc<Session>,
     context: Arc<Context>,
     rules: Arc<Rules>,
+    /// `benefits.site`'s when the rules were read; never newer than what was read.
+    rules_version: i64,
+    /// Somebody was loaded with newer rules in force: they are read before anybody else is.
+    rules_stale: bool,
     lists_at: Instant,
     asked_at: Instant,
+    /// The platform is being asked whether it is there.
+    asking: bool,
+    /// Whether it has answered, well or not: nobody is delivered before.
+    asked: bool,
+    /// A halt, or the end of one, that people cannot see yet.
+    #[expect(clippy::option_option, reason = "nothing to show, an end to show, a halt to show")]
+    unshown: Option<Option<String>>,
     paused: bool,
     doubted: bool,
     ticks: u32,
     lanes: Lanes,
     pace: Pace,
     loading: usize,
+    /// Mass changes are being judged.
+    judging: bool,
     events: JoinSet<Event>,
     batchers: JoinSet<Result<(), LedgerError>>,
 }
@@ -132,13 +152,26 @@ impl<'o> Dispatcher<'o> {
         }
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
+        let site = Site::load(&session).await?;
+        // What halted an earlier session is found anew, but for what waits for a person.
+        let halted = site.halted_code.clone().filter(|code| code == ANOTHER_WRITER);
+        if let Some(code) = &halted {
+            context.gate.halt(code);
+        }
+        outfit.metrics.halted(halted.as_deref());
+        outfit.halted.send_replace(halted.clone());
         let mut dispatcher = Self {
             outfit,
+            rules_version: work::rules_version(&session).await?,
+            rules_stale: false,
             rules: Arc::new(site_rules::load(&session, &outfit.config, None).await?),
             session,
             lists_at: Instant::now(),
             asked_at: Instant::now(),
-            paused: true,
+            asking: false,
+            asked: false,
+            unshown: Some(halted),
+            paused: is_paused(&site),
             doubted: false,
             ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
@@ -148,12 +181,13 @@ impl<'o> Dispatcher<'o> {
                 Instant::now(),
             ),
             loading: 0,
+            judging: false,
             events: JoinSet::new(),
             batchers,
             context,
         };
-        dispatcher.ask_platform().await?;
         dispatcher.look_at_site().await?;
+        dispatcher.ask_platform();
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
     }
@@ -168,6 +202,12 @@ impl<'o> Dispatcher<'o> {
         scan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !shutdown.is_cancelled() {
             self.lanes.wake(Instant::now());
+            if let Some(code) = self.unshown.take() {
+                show_halt(&self.session, code.as_deref()).await?;
+            }
+            if self.rules_stale {
+                self.reload_rules().await?;
+            }
             if self.lanes.wants_scan() {
                 self.scan().await?;
             }
@@ -176,7 +216,7 @@ impl<'o> Dispatcher<'o> {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 Some(notice) = notices.recv() => self.noticed(notice).await?,
-                Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?)?,
+                Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?).await?,
                 Some(ended) = self.batchers.join_next() => return Err(batcher_ended(ended)),
                 _ = scan.tick() => self.tick().await?,
                 () = tokio::time::sleep(wake), if self.lanes.next_wake(Instant::now()).is_some() => {}
@@ -187,6 +227,8 @@ impl<'o> Dispatcher<'o> {
 
     /// What is under way ends by itself: every wait in it is bounded. The caller bounds the whole.
     async fn drain(&mut self) -> Result<(), DeliveryError> {
+        // Who has not been sent yet is given back; the next start takes them up.
+        self.context.gate.close();
         while let Some(event) = self.events.join_next().await {
             if let Event::Delivered { end, .. } = event.map_err(DeliveryError::Task)? {
                 end?;
@@ -198,7 +240,7 @@ impl<'o> Dispatcher<'o> {
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
         let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
-        let room = if self.paused { 0 } else { self.context.gate.room(free) };
+        let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return;
         }
@@ -206,17 +248,24 @@ impl<'o> Dispatcher<'o> {
         let session = Arc::clone(&self.session);
         self.loading += 1;
         self.events.spawn(async move {
-            let works = work::load(&session, ids.clone()).await;
+            let works = match work::load(&session, ids.clone()).await {
+                Ok(works) => match failpoint::hit("record-read").await {
+                    Ok(()) => Ok(works),
+                    Err(tripped) => Err(WorkError::Away(tripped.into())),
+                },
+                Err(error) => Err(error),
+            };
             Event::Loaded { ids, works }
         });
     }
 
-    fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
+    async fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
         match event {
             Event::Loaded { ids, works } => {
                 self.loading -= 1;
                 self.loaded(ids, works)
             }
+            Event::Asked(answer) => self.platform_answered(answer).await,
             Event::Delivered { id, end } => {
                 self.pace.ended(Instant::now());
                 match end? {
@@ -224,6 +273,12 @@ impl<'o> Dispatcher<'o> {
                         self.lanes.finish(&id, !recorded.last);
                     }
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
+                    // Only the ledger knows when: the scan finds them.
+                    End::Held => self.lanes.finish(&id, false),
+                    End::Unjudged => {
+                        self.lanes.finish(&id, false);
+                        self.judge();
+                    }
                     End::Halt(code) => {
                         self.halt(&code);
                         self.lanes.postpone(&id, Instant::now() + SCAN_EVERY);
@@ -231,7 +286,36 @@ impl<'o> Dispatcher<'o> {
                 }
                 Ok(())
             }
+            Event::Judged(judged) => {
+                self.judging = false;
+                match judged {
+                    Ok(Judged::Settled) => self.lanes.more_in_ledger(),
+                    Ok(Judged::RulesAreStale) => self.rules_stale = true,
+                    Ok(Judged::Nothing) => {}
+                    Err(WorkError::Away(error)) => return Err(error.into()),
+                    // Delivery meets the same query, and says so.
+                    Err(WorkError::Query(error)) => {
+                        tracing::debug!(%error, "a mass change cannot be judged yet");
+                    }
+                }
+                Ok(())
+            }
         }
+    }
+
+    /// Judges the mass changes that the ledger knows of, beside the deliveries.
+    fn judge(&mut self) {
+        if !self.asked || std::mem::replace(&mut self.judging, true) {
+            return;
+        }
+        let (session, rules, context) =
+            (Arc::clone(&self.session), Arc::clone(&self.rules), Arc::clone(&self.context));
+        let limits = self.outfit.config.guard.clone();
+        let version = self.rules_version;
+        self.events.spawn(async move {
+            let terms = Terms { rules: &rules, key: &context.key, min_interval: Duration::ZERO };
+            Event::Judged(guard::judge(&session, &limits, &terms, version).await)
+        });
     }
 
     fn loaded(&mut self, ids: Vec<String>, works: Result<Vec<Work>, WorkError>) -> Result<(), DeliveryError> {
@@ -250,7 +334,13 @@ impl<'o> Dispatcher<'o> {
         let mut rest: std::collections::HashSet<String> = ids.into_iter().collect();
         for work in works {
             rest.remove(&work.employee_id);
-            self.decided(work);
+            if work.rules_version > self.rules_version {
+                // Decided by the rules of before, a refusal that the new ones lift would stay for good.
+                self.rules_stale = true;
+                self.lanes.finish(&work.employee_id, true);
+            } else {
+                self.decided(work);
+            }
         }
         // Delivered by somebody else meanwhile, or not due yet: the scan knows.
         for id in rest {
@@ -269,8 +359,15 @@ impl<'o> Dispatcher<'o> {
         let id = work.employee_id.clone();
         // Rejections and "in step" are recorded against the work as it was loaded.
         let loaded = work.clone();
-        match decide(work, &terms) {
-            Decision::Wait(wait) => self.lanes.postpone(&id, Instant::now() + wait),
+        let decision = decide(work, &terms);
+        let ending = guard::ending(&loaded, &decision, &self.context.key);
+        match decision {
+            Decision::Wait(wait) => {
+                // In the ledger too: what only memory knew to wait would be found due by every scan.
+                self.events.spawn(async move {
+                    Event::Delivered { end: job::wait(&context, &loaded, wait).await, id }
+                });
+            }
             Decision::InStep => {
                 self.events.spawn(async move {
                     Event::Delivered { end: job::in_step(&context, &loaded).await, id }
@@ -278,12 +375,23 @@ impl<'o> Dispatcher<'o> {
             }
             Decision::Reject(rejection) => {
                 self.events.spawn(async move {
-                    Event::Delivered { end: job::reject(&context, loaded, rejection).await, id }
+                    let end = match held_back(&context, ending).await {
+                        Ok(None) => job::reject(&context, loaded, rejection).await,
+                        Ok(Some(end)) => Ok(end),
+                        Err(ended) => Err(ended),
+                    };
+                    Event::Delivered { end, id }
                 });
             }
             Decision::Send(draft) => {
-                self.events
-                    .spawn(async move { Event::Delivered { end: job::deliver(&context, draft).await, id } });
+                self.events.spawn(async move {
+                    let end = match held_back(&context, ending).await {
+                        Ok(None) => job::deliver(&context, draft).await,
+                        Ok(Some(end)) => Ok(end),
+                        Err(ended) => Err(ended),
+                    };
+                    Event::Delivered { end, id }
+                });
             }
         }
     }
@@ -297,14 +405,23 @@ impl<'o> Dispatcher<'o> {
                 }
                 if rescan {
                     self.lanes.more_in_ledger();
+                    self.judge();
                 }
             }
             Notice::Rules => {
-                self.rules =
-                    Arc::new(site_rules::load(&self.session, &self.outfit.config, Some(&self.rules)).await?);
+                self.reload_rules().await?;
                 self.lanes.more_in_ledger();
             }
         }
+        Ok(())
+    }
+
+    async fn reload_rules(&mut self) -> Result<(), DeliveryError> {
+        self.rules_stale = false;
+        // The version first: rules that are newer than it are merely read once more.
+        self.rules_version = work::rules_version(&self.session).await?;
+        let rules = site_rules::load(&self.session, &self.outfit.config, Some(&self.rules)).await?;
+        self.rules = Arc::new(rules);
         Ok(())
     }
 
@@ -324,7 +441,7 @@ impl<'o> Dispatcher<'o> {
     async fn look_at_site(&mut self) -> Result<Site, DeliveryError> {
         let site = Site::load(&self.session).await?;
         let doubted = site.doubt.as_deref() == Some(doubt::PLATFORM);
-        self.paused = site.paused_reason.is_some() || doubted;
+        self.paused = is_paused(&site);
         if doubted != self.doubted {
             self.doubted = doubted;
             if doubted {
@@ -344,17 +461,25 @@ impl<'o> Dispatcher<'o> {
     async fn tick(&mut self) -> Result<(), DeliveryError> {
         let site = self.look_at_site().await?;
         let halted = self.context.gate.halted();
-        if halted.as_deref() == Some("another-writer") && site.halted_code.is_none() {
+        let stored = site.halted_code.as_deref();
+        if halted.as_deref() == Some(ANOTHER_WRITER)
+            && stored != Some(ANOTHER_WRITER)
+            && self.unshown.is_none()
+        {
             self.resume();
+        } else if halted.is_none() && stored == Some(ANOTHER_WRITER) && self.unshown.is_none() {
+            // Found by another instance, or before a restart: only a person lifts it.
+            self.halt(ANOTHER_WRITER);
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
         {
-            self.ask_platform().await?;
+            self.ask_platform();
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(RESCUE_EVERY) {
             work::rescue(&self.session).await?;
         }
+        self.judge();
         if self.context.gate.room(1) > 0 {
             self.scan().await?;
         }
@@ -363,14 +488,32 @@ impl<'o> Dispatcher<'o> {
     }
 
     /// Asks for the platform, its picklists and packages; a halt that the platform caused ends when it answers well.
-    async fn ask_platform(&mut self) -> Result<(), DeliveryError> {
+    /// Beside everything else: a platform that is slow to say so must not stop what goes well.
+    fn ask_platform(&mut self) {
+        if std::mem::replace(&mut self.asking, true) {
+            return;
+        }
         self.asked_at = Instant::now();
-        match site_rules::from_platform(&self.context.client).await {
+        let context = Arc::clone(&self.context);
+        self.events.spawn(async move { Event::Asked(site_rules::from_platform(&context.client).await) });
+    }
+
+    async fn platform_answered(&mut self, answer: Result<Lists, Box<Failure>>) -> Result<(), DeliveryError> {
+        self.asking = false;
+        self.asked = true;
+        match answer {
             Ok(lists) => {
+                self.rules_version = work::rules_version(&self.session).await?;
+                if site_rules::store(&self.session, &lists).await? {
+                    tracing::info!(
+                        "the platform's picklists or packages have changed: whoever they blocked is tried again"
+                    );
+                    self.lanes.more_in_ledger();
+                }
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
-                if self.context.gate.halted().is_some_and(|code| code != "another-writer") {
+                if self.context.gate.halted().is_some_and(|code| code != ANOTHER_WRITER) {
                     self.resume();
                 }
             }
@@ -388,15 +531,14 @@ impl<'o> Dispatcher<'o> {
         }
     }
 
+    /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
     fn halt(&mut self, code: &str) {
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);
             self.outfit.metrics.halted(Some(code));
             self.outfit.halted.send_replace(Some(code.to_owned()));
-            let session = Arc::clone(&self.session);
-            let code = code.to_owned();
-            tokio::spawn(async move { store_halt(&session, Some(&code)).await });
+            self.unshown = Some(Some(code.to_owned()));
         }
     }
 
@@ -405,18 +547,19 @@ impl<'o> Dispatcher<'o> {
         self.context.gate.resume();
         self.outfit.metrics.halted(None);
         self.outfit.halted.send_replace(None);
-        let session = Arc::clone(&self.session);
-        tokio::spawn(async move { store_halt(&session, None).await });
+        self.unshown = Some(None);
         self.lanes.more_in_ledger();
     }
 }
 
-/// Shows a halt to people. Not to be able to is no reason to stop: the gauge and the log say it too.
-async fn store_halt(session: &Session, code: Option<&str>) {
+fn is_paused(site: &Site) -> bool {
+    site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform")
+}
+
+/// Shows a halt to people.
+async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
     let sql = "update benefits.site set halted_code = $1 where halted_code is distinct from $1";
-    if let Err(error) = session.execute("show a halt", sql, &[&code]).await {
-        tracing::debug!(%error, "a halt could not be stored");
-    }
+    session.execute("show a halt", sql, &[&code]).await.map(|_| ())
 }
 
 fn batcher_ended(ended: Result<Result<(), LedgerError>, JoinError>) -> DeliveryError {
@@ -436,7 +579,9 @@ async fn context(
     let config = &outfit.config;
     let writer = Session::connect(&outfit.target, "benefits-sync intents").await?;
     let recorder = Session::connect(&outfit.target, "benefits-sync outcomes").await?;
-    let (for_postponed, for_known) = (Arc::clone(&recorder), Arc::clone(session));
+    let (for_postponed, for_known, for_guard) =
+        (Arc::clone(&recorder), Arc::clone(session), Arc::clone(session));
+    let limits = config.guard.clone();
     Ok(Context {
         client: Client::new(config)?,
         gate: Gate::new(&config.delivery),
@@ -451,8 +596,19 @@ async fn context(
             postpone(Arc::clone(&for_postponed), token, postponed)
         }),
         acquaintances: Batcher::spawn(tasks, move |ids| are_known(Arc::clone(&for_known), ids)),
+        endings: Batcher::spawn(tasks, move |endings: Vec<Ending>| {
+            let (session, limits) = (Arc::clone(&for_guard), limits.clone());
+            async move { guard::admit(&session, &limits, &endings).await }
+        }),
         metrics: outfit.metrics.clone(),
     })
+}
+
+async fn held_back(context: &Context, ending: Option<Ending>) -> Result<Option<End>, Ended> {
+    match ending {
+        Some(ending) => job::held_back(context, ending).await,
+        None => Ok(None),
+    }
 }
 
 async fn write_intents(
@@ -491,12 +647,29 @@ async fn record_outcomes(
     session: Arc<Session>,
     outcomes: Vec<Outcome>,
 ) -> Result<Vec<Option<Recorded>>, LedgerError> {
-    let mut recorded: std::collections::HashMap<String, Recorded> = outcomes::record(&session, &outcomes)
-        .await?
-        .into_iter()
-        .map(|recorded| (recorded.employee_id.clone(), recorded))
-        .collect();
+    let recorded = match outcomes::record(&session, &outcomes).await {
+        Err(error) if work::is_taken(&error) => record_singly(&session, &outcomes).await?,
+        recorded => recorded?,
+    };
+    failpoint::hit("outcome-recorded").await?;
+    let mut recorded: std::collections::HashMap<String, Recorded> =
+        recorded.into_iter().map(|recorded| (recorded.employee_id.clone(), recorded)).collect();
     Ok(outcomes.iter().map(|outcome| recorded.remove(&outcome.employee_id)).collect())
+}
+
+/// The platform has answered about an account that the ledger holds for another employee. That is between those two, and
+/// a person's to decide; nobody else waits for it.
+async fn record_singly(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recorded>, LedgerError> {
+    let mut recorded = Vec::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        match outcomes::record(session, std::slice::from_ref(outcome)).await {
+            Err(error) if work::is_taken(&error) => {
+                recorded.extend(outcomes::record(session, &[job::not_theirs(outcome)]).await?);
+            }
+            one => recorded.extend(one?),
+        }
+    }
+    Ok(recorded)
 }
 
 async fn postpone(

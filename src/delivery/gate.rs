@@ -1,31 +1,44 @@
 //! Whether a request may go now: not halted, within the rate, within the concurrency, the breaker not open.
 
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
 
 use super::breaker::{Breaker, BreakerState, Permit, Signal};
 use super::rate::Rate;
 use super::retry::Schedule;
 use crate::config::Delivery;
 
-/// Failures in a row that open the breaker.
+/// Employees in a row whose requests fail, without one that is answered, before the breaker opens. One employee whose
+/// record the platform chokes on is held back by their own backoff and says nothing of the others.
 const FAILURES_MAX: u32 = 10;
 /// How long delivery of a halted site waits before the platform is asked again.
 const HALT_WAIT: Duration = Duration::from_secs(5);
+/// Who meets a probe under way waits no longer than this: the probe may be over in a moment.
+const PROBE_WAIT: Duration = Duration::from_secs(1);
+/// The shortest wait after a 429 that does not name one.
+const THROTTLED_MIN: Duration = Duration::from_secs(1);
 
 /// The way out to the platform, shared by all deliveries of an instance.
 pub struct Gate {
     slots: Semaphore,
     rate: Rate,
+    schedule: Schedule,
+    /// Cancelled when the instance stops: nobody else enters.
+    closed: CancellationToken,
     state: Mutex<State>,
 }
 
 struct State {
     breaker: Breaker,
-    /// Nothing goes before.
-    blocked_until: Option<Instant>,
+    /// Whose requests have failed since the last that was answered.
+    ill: HashSet<u64>,
+    /// 429s without a wait of their own since the last request that was answered otherwise.
+    throttled: u32,
     halted: Option<String>,
 }
 
@@ -33,6 +46,7 @@ struct State {
 pub struct Pass<'g> {
     _slot: SemaphorePermit<'g>,
     permit: Permit,
+    who: u64,
 }
 
 impl Gate {
@@ -43,43 +57,56 @@ impl Gate {
         Self {
             slots: Semaphore::new(delivery.concurrency),
             rate: Rate::new(delivery.requests_per_second),
-            state: Mutex::new(State { breaker, blocked_until: None, halted: None }),
+            schedule,
+            closed: CancellationToken::new(),
+            state: Mutex::new(State { breaker, ill: HashSet::new(), throttled: 0, halted: None }),
         }
     }
 
-    /// Waits for a turn. An error is how long to leave the platform alone.
-    pub async fn enter(&self) -> Result<Pass<'_>, Duration> {
+    /// Waits for a turn of this employee's. An error is how long to leave the platform alone.
+    pub async fn enter(&self, employee: &str) -> Result<Pass<'_>, Duration> {
         self.refusal()?;
-        let Ok(slot) = self.slots.acquire().await else { return Err(HALT_WAIT) };
-        self.rate.acquire().await;
+        let turn = async {
+            let slot = self.slots.acquire().await;
+            self.rate.acquire().await;
+            slot
+        };
+        let Some(Ok(slot)) = self.closed.run_until_cancelled(turn).await else { return Err(Duration::ZERO) };
         self.refusal()?;
-        let now = Instant::now();
-        let mut state = self.state();
-        match state.breaker.admit(now) {
-            Ok(permit) => {
-                state.blocked_until = None;
-                Ok(Pass { _slot: slot, permit })
-            }
-            Err(wait) => {
-                state.blocked_until = Some(now + wait);
-                Err(wait)
-            }
-        }
+        let mut hasher = DefaultHasher::new();
+        employee.hash(&mut hasher);
+        let permit = self.state().breaker.admit(Instant::now()).map_err(|wait| wait.min(PROBE_WAIT))?;
+        Ok(Pass { _slot: slot, permit, who: hasher.finish() })
     }
 
     /// What came of a request.
     pub fn leave(&self, pass: Pass<'_>, signal: Signal) {
-        let now = Instant::now();
         let mut state = self.state();
-        state.breaker.report(pass.permit, signal, now);
-        if state.breaker.state() == BreakerState::Closed {
-            state.blocked_until = None;
-        }
+        let counts = match signal {
+            Signal::Ill => state.ill.insert(pass.who) || state.breaker.state() != BreakerState::Closed,
+            Signal::Well => {
+                state.ill.clear();
+                state.throttled = 0;
+                true
+            }
+            Signal::Neither => true,
+        };
+        let signal = if counts { signal } else { Signal::Neither };
+        state.breaker.report(pass.permit, signal, Instant::now());
     }
 
-    /// The platform asks to be left alone.
-    pub fn hold(&self, wait: Duration) {
+    /// The platform asks to be left alone, for so long or for a while; how long that is.
+    pub fn throttled(&self, asked: Option<Duration>) -> Duration {
+        let wait = asked.unwrap_or_else(|| {
+            let mut state = self.state();
+            // Those that were under way together are one answer.
+            if self.rate.held_for().is_none() {
+                state.throttled = state.throttled.saturating_add(1);
+            }
+            self.schedule.delay(state.throttled).max(THROTTLED_MIN)
+        });
         self.rate.hold(wait);
+        wait
     }
 
     /// Stops delivery for the site.
@@ -90,6 +117,11 @@ impl Gate {
     /// Goes on after a halt.
     pub fn resume(&self) {
         self.state().halted = None;
+    }
+
+    /// Lets nobody in any more; who is in ends.
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 
     /// Why delivery is halted.
@@ -105,11 +137,9 @@ impl Gate {
     /// How many employees may be prepared beyond those under way: none while it is known that nothing can go, one where
     /// the breaker wants a probe.
     pub fn room(&self, wanted: usize) -> usize {
-        let state = self.state();
-        let blocked = state.blocked_until.is_some_and(|until| Instant::now() < until);
-        if blocked || state.halted.is_some() || self.rate.held_for().is_some() {
+        if self.refusal().is_err() {
             0
-        } else if state.breaker.state() == BreakerState::Closed {
+        } else if self.breaker() == BreakerState::Closed {
             wanted
         } else {
             wanted.min(1)
@@ -117,18 +147,105 @@ impl Gate {
     }
 
     fn refusal(&self) -> Result<(), Duration> {
+        if let Some(wait) = self.rate.held_for() {
+            return Err(wait);
+        }
         let state = self.state();
         if state.halted.is_some() {
             return Err(HALT_WAIT);
         }
-        match state.blocked_until.and_then(|until| until.checked_duration_since(Instant::now())) {
-            Some(wait) if !wait.is_zero() => Err(wait),
-            _ => Ok(()),
+        let left = state.breaker.blocked_until().map(|until| until.saturating_duration_since(Instant::now()));
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) if state.breaker.state() == BreakerState::HalfOpen => Err(left.min(PROBE_WAIT)),
+            Some(left) => Err(left),
+            None => Ok(()),
         }
     }
 
     /// The state is valid between any two statements, so a poisoned lock is as good as any.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        let text = "[database]\nurl = \"postgresql://h/d\"\n[benefits]\nplatform_id = \"p\"\nsubdomain = \"s\"\n\
+                    token_file = \"t\"\nemail_source = \"work\"\n[delivery]\nbackoff_min = \"50ms\"\nbackoff_max = \"100ms\"\n";
+        Gate::new(&crate::config::Config::parse(text, "test", []).unwrap().delivery)
+    }
+
+    async fn attempt(gate: &Gate, who: &str, signal: Signal) {
+        let pass = gate.enter(who).await.unwrap();
+        gate.leave(pass, signal);
+    }
+
+    /// Opened by ten employees' failures, its wait over: the next to enter is the probe.
+    async fn wanting_a_probe() -> Gate {
+        let gate = gate();
+        for who in 0..10 {
+            attempt(&gate, &who.to_string(), Signal::Ill).await;
+        }
+        assert_eq!(gate.breaker(), BreakerState::Open);
+        while gate.room(5) == 0 {
+            tokio::task::yield_now().await;
+        }
+        gate
+    }
+
+    #[tokio::test]
+    async fn one_employee_who_always_fails_opens_nothing_for_the_others() {
+        let gate = gate();
+        for _ in 0..100 {
+            attempt(&gate, "1", Signal::Ill).await;
+        }
+        assert_eq!((gate.breaker(), gate.room(5)), (BreakerState::Closed, 5));
+    }
+
+    #[tokio::test]
+    async fn who_meets_the_probe_waits_for_the_probe_and_not_for_its_time_limit() {
+        let gate = wanting_a_probe().await;
+        assert_eq!(gate.room(5), 1);
+        let probe = gate.enter("a").await.unwrap();
+        assert_eq!(gate.room(5), 0);
+        assert!(gate.enter("b").await.is_err_and(|wait| wait <= PROBE_WAIT));
+        gate.leave(probe, Signal::Well);
+        assert_eq!(gate.room(5), 5);
+        attempt(&gate, "b", Signal::Well).await;
+    }
+
+    #[tokio::test]
+    async fn a_failed_probe_blocks_for_the_breakers_wait_and_no_longer() {
+        let gate = wanting_a_probe().await;
+        let probe = gate.enter("a").await.unwrap();
+        assert!(gate.enter("b").await.is_err());
+        gate.leave(probe, Signal::Ill);
+        // The schedule's longest wait, and not twice the request's timeout.
+        assert!(gate.enter("b").await.is_err_and(|wait| wait <= Duration::from_millis(100)));
+    }
+
+    #[tokio::test]
+    async fn throttling_without_a_wait_backs_off_and_holds_everybody() {
+        let gate = gate();
+        assert!(gate.throttled(None) >= THROTTLED_MIN);
+        assert_eq!(gate.room(5), 0);
+        assert!(gate.enter("a").await.is_err());
+        assert_eq!(gate.throttled(Some(Duration::from_secs(7))), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn a_closed_gate_lets_nobody_in_and_leaves_nobody_waiting() {
+        let gate = gate();
+        let inside: Vec<_> = futures_util::future::join_all((0..32).map(|who| {
+            let gate = &gate;
+            async move { gate.enter(&who.to_string()).await.unwrap() }
+        }))
+        .await;
+        let (waiting, ()) = tokio::join!(gate.enter("late"), async { gate.close() });
+        assert!(waiting.is_err_and(|wait| wait.is_zero()));
+        drop(inside);
     }
 }

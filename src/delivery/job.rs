@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  draft ─┬─ update ──────────────────────────────────────────────┐
+//!         ├─ transfer, relink ─▶ look at the account's holder ───────┤
 //!         └─ find by email ─┬─ none ──▶ create ───────────────────┤
 //!                           ├─ unlinked account ──▶ reserve, link ┼─▶ intent (durable) ─▶ send ─▶ outcome (durable)
 //!                           └─ somebody else's ──▶ reject         │
@@ -17,11 +18,13 @@ use super::breaker::Signal;
 use super::client::Client;
 use super::decide::{Draft, Opening, Rejection, refused_hash, unknown};
 use super::gate::Gate;
+use super::guard::{self, Ending, Verdict};
 use super::outcome::{Answer, Class, Failure};
 use super::retry::Schedule;
 use crate::config::LinkCheck;
+use crate::failpoint;
 use crate::ledger::outcomes::{HistoryLine, Outcome, Postponed, Recorded, StateName};
-use crate::ledger::work::{Claim, Intent, IntentKind, Work};
+use crate::ledger::work::{Claim, Intent, IntentKind, LinkBy, Work};
 use crate::metrics::Metrics;
 use crate::record::{Field, FieldSet, FingerprintKey, Write, idempotency_key};
 
@@ -49,6 +52,8 @@ pub struct Context {
     pub postponed: Batcher<Postponed, ()>,
     /// Whether the ledger knows an employee of ours by this id.
     pub acquaintances: Batcher<String, bool>,
+    /// Counts endings against the guard's limit.
+    pub endings: Batcher<Ending, Verdict>,
     /// Counters.
     pub metrics: Metrics,
 }
@@ -71,6 +76,10 @@ pub enum End {
     Settled(Recorded),
     /// To be tried again after so long.
     Postponed(Duration),
+    /// Held by the mass-change guard, for a person.
+    Held,
+    /// The rest of the mass change has to be judged first.
+    Unjudged,
     /// Stop for the site.
     Halt(String),
 }
@@ -97,11 +106,26 @@ impl From<Ended> for Stop {
     }
 }
 
+impl From<failpoint::Tripped> for Stop {
+    fn from(_: failpoint::Tripped) -> Self {
+        Self::Ended
+    }
+}
+
 /// An accepted write.
 struct Accepted {
     kind: IntentKind,
     version: i64,
     answer: Answer<Employee>,
+}
+
+/// Asks the guard about an ending. `None`: it may go.
+pub async fn held_back(context: &Context, ending: Ending) -> Result<Option<End>, Ended> {
+    Ok(match context.endings.call(ending).await? {
+        Verdict::Go => None,
+        Verdict::Held => Some(End::Held),
+        Verdict::Wait => Some(End::Unjudged),
+    })
 }
 
 /// Delivers. An error means that the ledger session has ended.
@@ -112,6 +136,7 @@ pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended>
         intent: draft.work.claim.as_ref().map(|claim| claim.version),
         floor: 0,
         account: draft.work.benefits_id.clone(),
+        previous: None,
         draft,
     };
     match delivery.run().await {
@@ -141,7 +166,8 @@ pub async fn reject(context: &Context, work: Work, rejection: Rejection) -> Resu
 
 /// Records that nothing had to be sent.
 pub async fn in_step(context: &Context, work: &Work) -> Result<End, Ended> {
-    settle(context, untouched(work, StateName::Successful)).await
+    let discarded = guard::is_discarded(work, &context.key);
+    settle(context, Outcome { discarded, ..untouched(work, StateName::Successful) }).await
 }
 
 /// An outcome without a write: what is known of the platform stays as it was.
@@ -150,6 +176,9 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         employee_id: work.employee_id.clone(),
         seq: work.seq,
         claim: None,
+        loaded_version: work.version,
+        create_unresolved: work.create_unresolved
+            || work.claim.as_ref().is_some_and(|claim| claim.kind == IntentKind::Create),
         version: work.claim.as_ref().map_or(work.version, |claim| claim.version.max(work.version)),
         acknowledged: None,
         unknown: unknown(work),
@@ -160,8 +189,39 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         answered: Instant::now(),
         synced: false,
         refused: None,
+        discarded: false,
         lines: Vec::new(),
     }
+}
+
+/// What is recorded where the platform answers with an account that the ledger holds for another employee.
+pub fn not_theirs(outcome: &Outcome) -> Outcome {
+    let text = "Benefits answered with an account that another employee of ours is linked to: a person decides, by relinking.";
+    Outcome {
+        acknowledged: None,
+        state: StateName::Failed,
+        error: Some(("conflict".to_owned(), text.to_owned())),
+        benefits_id: None,
+        linked: false,
+        synced: false,
+        lines: vec![HistoryLine {
+            event: "rejected",
+            fields: FieldSet::EMPTY,
+            request_id: outcome.lines.first().and_then(|line| line.request_id.clone()),
+        }],
+        ..outcome.clone()
+    }
+}
+
+/// Gives the employee back before anything was sent, for so long.
+pub async fn wait(context: &Context, work: &Work, wait: Duration) -> Result<End, Ended> {
+    let postponed = Postponed {
+        employee_id: work.employee_id.clone(),
+        wait_seconds: wait.as_secs_f64(),
+        attempts: work.attempts,
+    };
+    context.postponed.call(postponed).await?;
+    Ok(End::Postponed(wait))
 }
 
 async fn settle(context: &Context, outcome: Outcome) -> Result<End, Ended> {
@@ -179,15 +239,18 @@ struct Delivery<'c> {
     floor: i64,
     /// The account that is written to.
     account: Option<String>,
+    /// Whom the account is taken from.
+    previous: Option<String>,
 }
 
 impl Delivery<'_> {
     async fn run(&mut self) -> Result<Accepted, Stop> {
         match self.draft.opening {
             Opening::Update => self.write(IntentKind::Update).await,
+            Opening::Link if self.draft.work.link_by.is_some() => self.take_over().await,
             Opening::Link => self.write(IntentKind::Link).await,
             Opening::ResumeCreate => match self.write(IntentKind::Create).await {
-                Err(Stop::Failed(failure)) if is_in_use(&failure) => self.adopt(failure).await,
+                Err(Stop::Failed(failure)) if in_use_code(&failure).is_some() => self.adopt(failure).await,
                 other => other,
             },
             Opening::Find => self.find().await,
@@ -199,7 +262,10 @@ impl Delivery<'_> {
         let email = self.draft.record.value(Field::Email).unwrap_or_default().to_owned();
         let found = self.ask("find", self.context.client.find_by_email(&email)).await?;
         let Some(account) = found.value else { return self.write(IntentKind::Create).await };
-        if let Some(holder) = &account.external_id {
+        let is_ours = account.external_id.as_ref() == Some(&self.draft.work.employee_id);
+        if let Some(holder) = &account.external_id
+            && !(is_ours && self.draft.work.link_by == Some(LinkBy::Relink))
+        {
             return Err(Stop::Reject(self.held_by(holder).await?));
         }
         let birth = Field::DateOfBirth;
@@ -214,6 +280,31 @@ impl Delivery<'_> {
         }
         self.floor = account.source_version.unwrap_or(0);
         self.account = Some(account.id);
+        self.write(IntentKind::Link).await
+    }
+
+    /// A transfer, or a relink to an account that a person has named: whoever holds it now is named in the write.
+    async fn take_over(&mut self) -> Result<Accepted, Stop> {
+        let Some(id) = self.account.clone() else { return Err(Stop::LoadAgain) };
+        let account = self.ask("get", self.context.client.get(&id)).await?.value;
+        self.floor = self.floor.max(account.source_version.unwrap_or(0));
+        if let Some(holder) = account.external_id.filter(|holder| *holder != self.draft.work.employee_id) {
+            let is_transfer = self.draft.work.link_by == Some(LinkBy::Transfer);
+            if !self.draft.may_take_from(&holder) {
+                return Err(Stop::Reject(Rejection::new(
+                    "conflict",
+                    "The account carries neither this employee's id nor that of the record it is transferred from: a \
+                     person decides, by relinking.",
+                )));
+            }
+            if !is_transfer && self.context.acquaintances.call(holder.clone()).await? {
+                return Err(Stop::Reject(Rejection::new(
+                    "email-in-use",
+                    "The account named is linked to another employee: transfer the link instead.",
+                )));
+            }
+            self.previous = Some(holder);
+        }
         self.write(IntentKind::Link).await
     }
 
@@ -241,7 +332,14 @@ impl Delivery<'_> {
     async fn adopt(&mut self, refusal: Box<Failure>) -> Result<Accepted, Stop> {
         let id = self.draft.work.employee_id.clone();
         let found = self.ask("find", self.context.client.find_by_external_id(&id)).await?;
-        let Some(account) = found.value else { return Err(Stop::Failed(refusal)) };
+        let Some(account) = found.value else {
+            // The earlier create never came to anything: who holds the email is found out as at a first sync.
+            return if in_use_code(&refusal) == Some("email-in-use") {
+                self.find().await
+            } else {
+                Err(Stop::Failed(refusal))
+            };
+        };
         self.floor = self.floor.max(account.source_version.unwrap_or(0));
         self.account = Some(account.id);
         self.write(IntentKind::Link).await
@@ -265,7 +363,7 @@ impl Delivery<'_> {
 
     /// The intent, then the request.
     async fn attempt(&mut self, kind: IntentKind) -> Result<Accepted, Stop> {
-        let body = self.draft.body(kind);
+        let body = self.draft.body(kind, self.previous.as_deref());
         let claim = self.draft.claim(kind, &body, &self.context.key, self.floor, self.draft.work.clock);
         let version = claim.version;
         self.reserve(kind, claim).await?;
@@ -307,7 +405,7 @@ impl Delivery<'_> {
             Reserved::Ours => {
                 self.claimed = true;
                 self.intent = Some(version);
-                Ok(())
+                Ok(failpoint::hit("intent-written").await?)
             }
             Reserved::NotOurs => Err(Stop::LoadAgain),
             Reserved::AccountTaken => {
@@ -323,7 +421,8 @@ impl Delivery<'_> {
         operation: &'static str,
         request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
     ) -> Result<Answer<T>, Stop> {
-        let pass = self.context.gate.enter().await.map_err(Stop::Blocked)?;
+        failpoint::hit("request-sent").await?;
+        let pass = self.context.gate.enter(&self.draft.work.employee_id).await.map_err(Stop::Blocked)?;
         let started = Instant::now();
         let answer = request.await;
         let (signal, outcome) = match &answer {
@@ -331,6 +430,7 @@ impl Delivery<'_> {
             Err(failure) => (failure.signal(), failure.label()),
         };
         self.context.gate.leave(pass, signal);
+        failpoint::hit("answer-received").await?;
         self.context.metrics.attempt(operation, outcome, started.elapsed());
         answer.map_err(Stop::Failed)
     }
@@ -341,7 +441,14 @@ impl Delivery<'_> {
         let sent = self.draft.sent(accepted.kind);
         let lines = match accepted.kind {
             IntentKind::Create => vec![line("created", sent)],
-            IntentKind::Link => vec![line("linked", FieldSet::EMPTY), line("updated", sent)],
+            IntentKind::Link => {
+                let event = match self.draft.work.link_by {
+                    None => "linked",
+                    Some(LinkBy::Transfer) => "transferred",
+                    Some(LinkBy::Relink) => "relinked",
+                };
+                vec![line(event, FieldSet::EMPTY), line("updated", sent)]
+            }
             IntentKind::Update => vec![line("updated", sent)],
         };
         let outcome = Outcome {
@@ -350,6 +457,7 @@ impl Delivery<'_> {
             acknowledged: Some(self.draft.acknowledged(accepted.kind)),
             // Everything unknown was part of the write.
             unknown: FieldSet::EMPTY,
+            create_unresolved: false,
             benefits_id: Some(accepted.answer.value.id),
             linked: true,
             synced: true,
@@ -377,8 +485,7 @@ impl Delivery<'_> {
                 Ok(End::Halt(code))
             }
             Class::Throttled { retry_after } => {
-                let wait = retry_after.unwrap_or(Duration::from_secs(1));
-                self.context.gate.hold(wait);
+                let wait = self.context.gate.throttled(*retry_after);
                 self.postpone(wait, false).await
             }
             Class::StaleVersion | Class::Busy | Class::Unavailable { .. } => {
@@ -443,7 +550,10 @@ fn email_in_use() -> Rejection {
     )
 }
 
-/// Whether a create was refused because its email or its id is there already.
-fn is_in_use(failure: &Failure) -> bool {
-    matches!(failure.class, Class::Rejected { code: "email-in-use" | "external-id-in-use", .. })
+/// The code where a create was refused because its email or its id is there already.
+fn in_use_code(failure: &Failure) -> Option<&'static str> {
+    match failure.class {
+        Class::Rejected { code: code @ ("email-in-use" | "external-id-in-use"), .. } => Some(code),
+        _ => None,
+    }
 }

@@ -6,7 +6,7 @@
 //!   ledger ◀── outcome: accepted, or one class of failure ◀┘── retry: when again
 //! ```
 //!
-//! [`outcome`] is the one place that decides what an answer means, [`retry`] the one that says how long to wait. The state
+//! [`guard`] holds mass changes back for a person. [`outcome`] is the one place that decides what an answer means, [`retry`] the one that says how long to wait. The state
 //! machines ([`breaker`], [`retry`], the reading of answers) take the time as a parameter and do no I/O.
 
 pub mod api;
@@ -17,6 +17,7 @@ mod credentials;
 pub mod decide;
 pub mod dispatch;
 pub mod gate;
+pub mod guard;
 pub mod job;
 pub mod lanes;
 pub mod outcome;

@@ -22,6 +22,8 @@ pub struct Held {
     pub unknown: FieldSet,
     /// A write that may be on its way: kind and version.
     pub intent: Option<(IntentKind, i64)>,
+    /// A create was sent whose fate is unknown.
+    pub create_unresolved: bool,
     /// Somebody is delivering at this moment.
     pub claimed: bool,
 }
@@ -70,6 +72,7 @@ pub async fn load(
         session.query("read who has these accounts", sql, &[&accounts, &employees, &platform_id]).await?;
     rows.iter()
         .map(|row| {
+            let unresolved = row.get::<_, bool>("create_unresolved");
             let intent = match row.get::<_, Option<&str>>("intent_kind") {
                 None => None,
                 Some(kind) => Some((IntentKind::named(kind)?, row.get("intent_version"))),
@@ -84,6 +87,7 @@ pub async fn load(
                     .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
                 unknown: FieldSet::from_bits(row.get("unknown_fields")),
                 intent,
+                create_unresolved: unresolved || matches!(intent, Some((IntentKind::Create, _))),
                 claimed: row.get("is_claimed"),
             })
         })

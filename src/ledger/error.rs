@@ -27,6 +27,17 @@ pub enum LedgerError {
     /// The ledger holds something that this program cannot have written.
     #[error("the ledger is not as expected: {0}")]
     Unexpected(String),
+    /// The server has not answered for longer than it lets a statement run.
+    #[error("{what}: no answer for {} s", .limit.as_secs())]
+    NoAnswer {
+        /// What was being done.
+        what: &'static str,
+        /// How long was waited.
+        limit: std::time::Duration,
+    },
+    /// A test has made it fail.
+    #[error(transparent)]
+    FailPoint(#[from] crate::failpoint::Tripped),
 }
 
 impl LedgerError {
@@ -35,6 +46,7 @@ impl LedgerError {
         match self {
             Self::Statement { source, .. } => trouble(source),
             Self::Unexpected(_) => Trouble::Site,
+            Self::NoAnswer { .. } | Self::FailPoint(_) => Trouble::Passing,
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct MarkSettings {
     pub platform_id: String,
     /// `delivery.settle`.
     pub settle: Duration,
+    /// `guard.minimum` and `guard.fraction`: a commit that marks more is a mass change.
+    pub guard: (i32, f64),
 }
 
 /// What became of a batch of commits.
@@ -67,6 +69,12 @@ impl Marks {
     /// A writer. `hasher` must be the stream's.
     pub fn new(session: Arc<Session>, hasher: KeyHasher, settings: MarkSettings) -> Self {
         Self { session, hasher, settings }
+    }
+
+    /// Completes what a marker that died has left half marked: its commit comes again, with a mass change of its own.
+    pub async fn complete_mass_changes(&self) -> Result<(), LedgerError> {
+        let sql = "update benefits.mass_change set complete = true where not complete";
+        self.session.execute("complete mass changes", sql, &[]).await.map(|_| ())
     }
 
     /// Makes a batch durable. Every commit in it must be visible to new snapshots already.
@@ -129,28 +137,47 @@ impl Marks {
         let at = time(commit.committed_at);
         self.session.batch("begin", "begin").await?;
         self.roster(touches).await?;
+        // First whose the rows were, then whose they are: a row may pass to somebody who is enrolled by this commit.
+        let mut left = self.take_orphans(touches).await?;
         let mut enrolled = self.release(touches, at).await?;
         enrolled.extend(self.enrol_starters(touches, at).await?);
-        let rows = self.seed(&enrolled).await?;
+        let newcomers = touches.newcomers.iter().map(ToString::to_string);
+        let to_seed: Vec<String> = enrolled.iter().cloned().chain(newcomers).collect();
+        let mut rows = self.seed(&to_seed, &mut left).await?;
         let mut changes = Changes::new();
         for (id, _) in touches.employees() {
             note(&mut changes, id, commit.committed_at);
         }
         let owned = touches.owned().map(|(source, row, employee)| ((source, row), employee)).collect();
-        let mut left = self.own(&owned).await?;
-        left.extend(self.take_orphans(touches).await?);
+        left.extend(self.own(&owned).await?);
         for id in &left {
             note(&mut changes, id, commit.committed_at);
         }
         self.mark_lookups(touches, at, marked).await?;
         self.mark(&changes, "change", commit.end_lsn, marked).await?;
-        if touches.roster || touches.owners {
+        if touches.rules || touches.description {
+            // Before anybody is marked for it: who is then read with older rules is seen to be, and read again.
+            let sql = "update benefits.site set rules_version = rules_version + 1";
+            self.session.execute("count a change of the rules", sql, &[]).await?;
+        }
+        if touches.roster {
             super::doubt::note(&self.session, "roster").await?;
             marked.reconcile = true;
         }
         self.session.batch("commit marks", "commit").await?;
         if touches.everyone || touches.rules || touches.description {
-            self.mark_everyone(at, if touches.everyone { "change" } else { "rules" }).await?;
+            // A new source's rows are nobody's yet, and a shape that changed may have hidden to whom rows went.
+            let own = touches.owners || touches.description;
+            let mut left = Vec::new();
+            let cause = if touches.everyone { "change" } else { "rules" };
+            rows.extend(self.mark_everyone(at, cause, own.then_some(&mut left)).await?);
+            let mut changes = Changes::new();
+            for id in &left {
+                note(&mut changes, id, commit.committed_at);
+            }
+            if !changes.is_empty() {
+                self.mark(&changes, "change", commit.end_lsn, marked).await?;
+            }
             marked.rescan = true;
         }
         marked.rules |= touches.rules;
@@ -188,9 +215,13 @@ impl Marks {
                     &bulk,
                     &self.settings.settle.as_secs_f64(),
                     &PgLsn::from(lsn.0),
+                    &self.settings.guard.0,
+                    &self.settings.guard.1,
                 ],
             )
             .await?;
+        // Perhaps a mass change: delivery looks for it.
+        marked.rescan |= i64::try_from(ids.len()).unwrap_or(i64::MAX) > i64::from(self.settings.guard.0);
         name_due(marked, rows.iter().map(|row| row.get(0)));
         Ok(())
     }
@@ -215,12 +246,17 @@ impl Marks {
         if touches.requests.is_empty() {
             return Ok(Vec::new());
         }
+        let (requests, platform) = (&touches.requests, &self.settings.platform_id);
         let sql = include_str!("../../sql/queries/release_requests.sql");
-        let rows = self
-            .session
-            .query("release requests", sql, &[&touches.requests, &self.settings.platform_id, &at])
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let rows = self.session.query("release requests", sql, &[requests, platform, &at]).await?;
+        let mut released: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        let sql = "select * from benefits.apply_links($1, $2, $3)";
+        let rows = self.session.query("change links", sql, &[requests, platform, &at]).await?;
+        released.extend(rows.iter().map(|row| row.get(0)));
+        let sql = "select * from benefits.apply_holds($1)";
+        let rows = self.session.query("close holds", sql, &[requests]).await?;
+        released.extend(rows.iter().map(|row| row.get(0)));
+        Ok(released)
     }
 
     async fn enrol_starters(&self, touches: &Touches, at: SystemTime) -> Result<Vec<String>, LedgerError> {
@@ -236,13 +272,15 @@ impl Marks {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Records the child rows of employees who were just enrolled.
-    async fn seed(&self, enrolled: &[String]) -> Result<Vec<KeyHash>, LedgerError> {
+    /// Reads and records the child rows of employees. Whom a row has left is added to `left`: the reader will meet that
+    /// change later, and will not be able to tell any more.
+    async fn seed(&self, enrolled: &[String], left: &mut Vec<String>) -> Result<Vec<KeyHash>, LedgerError> {
         let mut hashes = Vec::new();
         let page = usize::try_from(PAGE).unwrap_or(1);
         for ids in enrolled.chunks(page) {
             let sql = include_str!("../../sql/queries/seed_owners.sql");
             let rows = self.session.query("read whose rows are", sql, &[&ids]).await?;
+            left.extend(rows.iter().filter_map(|row| row.get::<_, Option<String>>(2)));
             hashes
                 .extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
         }
@@ -285,21 +323,48 @@ impl Marks {
         for (source, keys) in by_source {
             let sql =
                 include_str!("../../sql/queries/mark_affected.sql").replace("{source}", &source.to_string());
-            self.session.execute("mark whom a lookup affects", &sql, &[&keys, &at]).await?;
+            let (minimum, fraction) = self.settings.guard;
+            self.session
+                .execute("mark whom a lookup affects", &sql, &[&keys, &at, &minimum, &fraction])
+                .await?;
             marked.rescan = true;
         }
         Ok(())
     }
 
     /// In pages, each committed by itself: to mark somebody twice is harmless, a long transaction is not.
-    async fn mark_everyone(&self, at: SystemTime, cause: &str) -> Result<(), LedgerError> {
+    /// With `left` their child rows are read again, each page's before it is marked: a row that is gone by the time of the
+    /// reading is then gone from the record that the mark asks for.
+    async fn mark_everyone(
+        &self,
+        at: SystemTime,
+        cause: &str,
+        mut left: Option<&mut Vec<String>>,
+    ) -> Result<Vec<KeyHash>, LedgerError> {
+        if cause == "rules" {
+            // Whom it may help first.
+            let sql = include_str!("../../sql/queries/mark_blocked.sql");
+            self.session.execute("mark who is blocked", sql, &[&at]).await?;
+        }
+        let sql = "insert into benefits.mass_change (complete) values (false) returning batch";
+        let change = self.session.query("note a mass change", sql, &[]).await?;
+        let batch: Option<i64> = change.first().map(|row| row.get(0));
+        let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
+            if let Some(left) = &mut left {
+                let sql = include_str!("../../sql/queries/load_page.sql");
+                let page = self.session.query("read a page of employees", sql, &[&id, &PAGE]).await?;
+                let page: Vec<String> = page.iter().map(|row| row.get(0)).collect();
+                rows.extend(self.seed(&page, left).await?);
+            }
             let sql = include_str!("../../sql/queries/mark_page.sql");
-            let rows = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause]).await?;
-            after = rows.first().and_then(|row| row.get(0));
+            let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause, &batch]).await?;
+            after = page.first().and_then(|row| row.get(0));
         }
-        Ok(())
+        let sql = "update benefits.mass_change set complete = true where batch = $1";
+        self.session.execute("complete a mass change", sql, &[&batch]).await?;
+        Ok(rows)
     }
 }
 
@@ -307,6 +372,7 @@ impl Marks {
 fn is_plain(commit: &Commit) -> bool {
     commit.touches.as_ref().is_none_or(|touches| {
         touches.requests.is_empty()
+            && touches.newcomers.is_empty()
             && touches.hired.is_empty()
             && touches.gone.is_empty()
             && touches.flag_lowered.is_empty()

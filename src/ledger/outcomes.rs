@@ -35,6 +35,7 @@ pub struct HistoryLine {
 
 /// What an employee's attempt came to.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Outcome {
     /// Who.
     pub employee_id: String,
@@ -42,12 +43,16 @@ pub struct Outcome {
     pub seq: i64,
     /// The claim it was sent under; `None` when nothing had to be sent.
     pub claim: Option<i64>,
+    /// `Work::version` when it was decided: without a claim, another version says that somebody else has delivered since.
+    pub loaded_version: i64,
     /// The highest version used or seen.
     pub version: i64,
     /// What the platform holds now; `None` leaves what is stored.
     pub acknowledged: Option<Fingerprints>,
     /// Fields whose state at the platform is unknown.
     pub unknown: FieldSet,
+    /// A create was sent and its fate is unknown.
+    pub create_unresolved: bool,
     /// In step, or rejected.
     pub state: StateName,
     /// For a rejection: code and text.
@@ -62,6 +67,8 @@ pub struct Outcome {
     pub synced: bool,
     /// For a rejection: keyed hash of the record that was refused, so that a comparison leaves it alone while it is the same.
     pub refused: Option<Vec<u8>>,
+    /// What a person has discarded is still what HR has: it stays discarded.
+    pub discarded: bool,
     /// For the history.
     pub lines: Vec<HistoryLine>,
 }
@@ -97,6 +104,9 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
     let refused: Vec<Option<&[u8]>> = outcomes.iter().map(|o| o.refused.as_deref()).collect();
+    let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
+    let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
+    let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
     let lines = Lines::of(outcomes);
     let rows = session
         .query(
@@ -123,6 +133,9 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &lines.codes,
                 &lines.errors,
                 &lines.requests,
+                &loaded,
+                &unresolved,
+                &discarded,
                 &refused,
             ],
         )

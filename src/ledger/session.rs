@@ -1,7 +1,9 @@
 //! One SQL session of ours and its prepared statements.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio_postgres::types::ToSql;
@@ -13,6 +15,10 @@ use crate::postgres::{self, ConnectError, Target};
 /// What every session of ours sets: nothing waits long for a lock, nothing runs long, what is committed is durable.
 pub(crate) const OPTIONS: &str = "-c synchronous_commit=on -c lock_timeout=5s -c statement_timeout=60s \
      -c idle_in_transaction_session_timeout=60s -c jit=off";
+
+/// The server gives a statement up after 60 s. Where even that is not heard, something between us and it (a proxy, a pooler)
+/// takes our bytes and passes nothing on, which TCP itself never notices.
+const ANSWER_MAX: Duration = Duration::from_secs(90);
 
 /// A session. Dropping it closes the connection.
 pub struct Session {
@@ -44,8 +50,11 @@ impl Session {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, LedgerError> {
-        let statement = self.prepared(what, sql).await?;
-        self.client.query(&statement, params).await.doing(what)
+        bounded(what, async {
+            let statement = self.prepared(what, sql).await?;
+            self.client.query(&statement, params).await.doing(what)
+        })
+        .await
     }
 
     /// As [`Session::query`], for statements whose rows are of no interest.
@@ -55,13 +64,16 @@ impl Session {
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<u64, LedgerError> {
-        let statement = self.prepared(what, sql).await?;
-        self.client.execute(&statement, params).await.doing(what)
+        bounded(what, async {
+            let statement = self.prepared(what, sql).await?;
+            self.client.execute(&statement, params).await.doing(what)
+        })
+        .await
     }
 
     /// Runs several statements as one, in the simple protocol.
     pub async fn batch(&self, what: &'static str, sql: &str) -> Result<(), LedgerError> {
-        self.client.batch_execute(sql).await.doing(what)
+        bounded(what, async { self.client.batch_execute(sql).await.doing(what) }).await
     }
 
     async fn prepared(&self, what: &'static str, sql: &str) -> Result<Statement, LedgerError> {
@@ -73,4 +85,12 @@ impl Session {
         statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }
+}
+
+async fn bounded<T>(
+    what: &'static str,
+    answer: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    let limit = ANSWER_MAX;
+    tokio::time::timeout(limit, answer).await.unwrap_or(Err(LedgerError::NoAnswer { what, limit }))
 }

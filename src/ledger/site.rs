@@ -78,22 +78,15 @@ pub async fn load_members(session: &Session, hasher: &KeyHasher) -> Result<Membe
     while let Some(row) = ids.try_next().await.doing("read who is synced")? {
         members.enrol(hasher.employee(row.get::<_, &str>(0).as_bytes()));
     }
-    members.replace_failed(failed(session, hasher).await?);
+    let sql = "select employee_id from benefits.failed";
+    for row in session.query("read who has failed", sql, &[]).await? {
+        members.fail(hasher.employee(row.get::<_, &str>(0).as_bytes()));
+    }
     let sql = "select employee_id from benefits.employee where starter_baseline";
     for row in session.query("read the starter baseline", sql, &[]).await? {
         members.set_baseline(hasher.employee(row.get::<_, &str>(0).as_bytes()));
     }
     Ok(members)
-}
-
-/// The employees whose latest attempt was rejected.
-pub async fn failed(
-    session: &Session,
-    hasher: &KeyHasher,
-) -> Result<Vec<crate::selection::KeyHash>, LedgerError> {
-    let sql = "select employee_id from benefits.enrolment where outcome = 'failed'";
-    let rows = session.query("read who has failed", sql, &[]).await?;
-    Ok(rows.iter().map(|row| hasher.employee(row.get::<_, &str>(0).as_bytes())).collect())
 }
 
 /// The child rows of synced employees.

@@ -53,6 +53,25 @@ pub struct Claim {
     pub hash: Vec<u8>,
 }
 
+/// A command that lets the next link take an account that a match by email alone may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkBy {
+    /// The account of an ended record goes over to a new one.
+    Transfer,
+    /// A person has decided whose account it is.
+    Relink,
+}
+
+impl LinkBy {
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "transfer" => Some(Self::Transfer),
+            "relink" => Some(Self::Relink),
+            _ => None,
+        }
+    }
+}
+
 /// The record as HR has it.
 #[derive(Debug, Clone)]
 pub enum Read {
@@ -68,6 +87,7 @@ pub enum Read {
 
 /// A pending employee with all that is needed to decide what to send.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Work {
     /// Who.
     pub employee_id: String,
@@ -89,6 +109,16 @@ pub struct Work {
     pub acknowledged: Fingerprints,
     /// Fields whose state at the platform is unknown.
     pub unknown: FieldSet,
+    /// The command that the next link is made for.
+    pub link_by: Option<LinkBy>,
+    /// The employee whose account was transferred to this one.
+    pub transferred_from: Option<String>,
+    /// Hash of the record whose mass change was discarded.
+    pub discarded: Option<Vec<u8>>,
+    /// A create was sent once and its answer never came, nor was the write resolved since.
+    pub create_unresolved: bool,
+    /// Counts changes of translations, levels and description; as of the snapshot in which the record was read.
+    pub rules_version: i64,
     /// The latest attempt was rejected.
     pub was_failed: bool,
     /// Time since the last acknowledgement.
@@ -133,6 +163,15 @@ pub async fn take_token(session: &Session) -> Result<i64, LedgerError> {
     rows.first().map(|row| row.get(0)).ok_or_else(|| LedgerError::Unexpected("no claim token".to_owned()))
 }
 
+/// `Work::rules_version` as it is now.
+pub async fn rules_version(session: &Session) -> Result<i64, LedgerError> {
+    let sql = "select rules_version from benefits.site";
+    let rows = session.query("read the rules' version", sql, &[]).await?;
+    rows.first()
+        .map(|row| row.get(0))
+        .ok_or_else(|| LedgerError::Unexpected("benefits.site is empty".to_owned()))
+}
+
 /// Frees claims of instances that are no more; how many.
 pub async fn rescue(session: &Session) -> Result<u64, LedgerError> {
     let class = u32::try_from(LOCK_CLASS).unwrap_or_default();
@@ -149,11 +188,20 @@ pub async fn due(session: &Session, limit: i64) -> Result<Vec<(String, bool)>, L
 /// Loads employees' work with their records, in one snapshot. Where one employee's record makes the query fail, the batch
 /// is halved until that employee stands alone.
 pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>, WorkError> {
+    load_in(session, ids, false).await
+}
+
+/// As [`load`], to judge a mass change: whoever is held, claimed or to be tried later is loaded as well.
+pub async fn load_to_judge(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>, WorkError> {
+    load_in(session, ids, true).await
+}
+
+async fn load_in(session: &Arc<Session>, ids: Vec<String>, any_state: bool) -> Result<Vec<Work>, WorkError> {
     let mut loaded = Vec::with_capacity(ids.len());
     let mut batches = vec![ids];
     while let Some(mut ids) = batches.pop() {
         let sql = include_str!("../../sql/queries/load_work.sql");
-        match session.query("read records", sql, &[&ids]).await {
+        match session.query("read records", sql, &[&ids, &any_state]).await {
             Ok(rows) => collect(&rows, &mut loaded)?,
             Err(error) => match error.trouble() {
                 Trouble::Passing => return Err(WorkError::Away(error)),
@@ -162,7 +210,7 @@ pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>,
                     let rest = ids.split_off(ids.len() / 2);
                     batches.extend([ids, rest]);
                 }
-                Trouble::Data => loaded.extend(unreadable(session, &ids, &error).await?),
+                Trouble::Data => loaded.extend(unreadable(session, &ids, any_state, &error).await?),
             },
         }
     }
@@ -170,12 +218,19 @@ pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>,
 }
 
 /// The employee's work without the record that cannot be read.
-async fn unreadable(session: &Session, ids: &[String], error: &LedgerError) -> Result<Vec<Work>, WorkError> {
+async fn unreadable(
+    session: &Session,
+    ids: &[String],
+    any_state: bool,
+    error: &LedgerError,
+) -> Result<Vec<Work>, WorkError> {
     let sql = include_str!("../../sql/queries/load_work.sql")
         .replace("    r.*\n", "    null::text as no_record\n")
         .replace("left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n", "");
-    let rows =
-        session.query("read an unreadable employee's work", &sql, &[&ids]).await.map_err(WorkError::Away)?;
+    let rows = session
+        .query("read an unreadable employee's work", &sql, &[&ids, &any_state])
+        .await
+        .map_err(WorkError::Away)?;
     let text = sqlstate(error);
     rows.iter()
         .map(|row| head(row, Read::Unreadable(text.clone())))
@@ -215,7 +270,7 @@ pub(super) fn sqlstate(error: &LedgerError) -> String {
         LedgerError::Statement { source, .. } => {
             source.code().map_or("unknown", |state| state.code()).to_owned()
         }
-        LedgerError::Unexpected(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -242,6 +297,11 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
             .get::<_, Option<&[u8]>>("acknowledged")
             .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
         unknown: FieldSet::from_bits(row.get("unknown_fields")),
+        link_by: row.get::<_, Option<&str>>("link_by").and_then(LinkBy::from_name),
+        transferred_from: row.get("transferred_from"),
+        discarded: row.get("discarded"),
+        create_unresolved: row.get("create_unresolved"),
+        rules_version: row.get("rules_version"),
         was_failed: row.get::<_, Option<bool>>("was_failed").unwrap_or(false),
         since_last_sync: row
             .get::<_, Option<f64>>("since_last_sync")

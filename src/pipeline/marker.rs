@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::health::Health;
 use crate::delivery::dispatch::Notice;
+use crate::failpoint;
 use crate::ledger::{LedgerError, Marked, Marks, Session, Snapshot};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -85,6 +86,7 @@ impl Marker {
         let batch: Vec<Commit> = waiting.drain(..visible).collect();
         self.metrics.commits(batch.len());
         let Some(marked) = self.marks.apply(&batch).await? else { return Ok(Ended::WithReader) };
+        failpoint::hit("pending-written").await?;
         super::advance(&self.confirmed, marked.persisted.get());
         let description = marked.description;
         self.tell(marked);

@@ -13,6 +13,7 @@
 //! Reader and delivery are sessions: any error ends the whole session, and after a pause a new one starts from what is
 //! durable. There is no other recovery, so that a crash, a failover and a restart all take the path that is used daily.
 
+mod clock;
 mod health;
 mod marker;
 mod observer;
@@ -76,6 +77,12 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
+    tasks.spawn(clock::run(
+        Arc::clone(&config),
+        started.targets.sql.clone(),
+        notify.clone(),
+        shutdown.clone(),
+    ));
     tasks.spawn(reader::supervise(reader::Setting {
         config: Arc::clone(&config),
         targets: started.targets.clone(),

@@ -53,6 +53,7 @@ async fn slot(session: &Session, name: &str, metrics: &Metrics) -> Result<(), Le
         metrics.lag(end, lsn("received_lsn").max(lsn("confirmed_flush_lsn")), lsn("confirmed_flush_lsn"));
     }
     metrics.pending(row.get("pending"), row.get("oldest_seconds"));
+    metrics.holds(row.get("holds"));
     Ok(())
 }
 

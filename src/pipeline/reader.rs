@@ -12,12 +12,15 @@ use super::slot::{self, Replacing, SlotWatch};
 use super::start::Targets;
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
+use crate::failpoint;
 use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, doubt, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
 use crate::postgres::ConnectError;
-use crate::replication::{Connection, Frame, Problem, Remedy, ReplicationError, StartOptions, Stream};
+use crate::replication::{
+    Canceller, Connection, Frame, Problem, Remedy, ReplicationError, StartOptions, Stream,
+};
 use crate::selection::{Commit, KeyHasher, SelectionError, Selector};
 
 /// Rows whose fingerprints are remembered: 32 bytes each.
@@ -28,8 +31,8 @@ const COMMITS_MAX: usize = 1_000;
 const FRAMES_MAX: usize = 20_000;
 /// Hand-overs that may wait for the marker.
 const STEPS_MAX: usize = 32;
-/// How often the set of failed employees is read again.
-const FAILED_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at doubts, the slot and the publication.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the end of the stream may take at a graceful stop.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -74,6 +77,8 @@ pub(super) enum ReadError {
     Busy(i32),
     #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
     ReplacedOften(Duration),
+    #[error(transparent)]
+    FailPoint(#[from] failpoint::Tripped),
     #[error("the marker task ended abnormally")]
     Marker(#[source] tokio::task::JoinError),
 }
@@ -112,9 +117,10 @@ pub(super) async fn supervise(setting: Setting) {
     let mut failures = 0;
     let mut told = String::new();
     let mut replacing = Replacing::default();
+    let mut before = None;
     while !setting.shutdown.is_cancelled() {
         let began = tokio::time::Instant::now();
-        let ended = read(&setting, &mut replacing).await;
+        let ended = read(&setting, &mut replacing, &mut before).await;
         setting.metrics.connected(false);
         let Err(error) = ended else { return };
         let standing_by = error.is_standing_by();
@@ -157,12 +163,23 @@ fn log(error: &ReadError, wait: Duration) {
     }
 }
 
-async fn read(setting: &Setting, replacing: &mut Replacing) -> Result<(), ReadError> {
+/// `before` is the session before this one: where it fell silent, its end at the server may hold the slot for as long as
+/// `wal_sender_timeout`.
+async fn read(
+    setting: &Setting,
+    replacing: &mut Replacing,
+    before: &mut Option<Canceller>,
+) -> Result<(), ReadError> {
     let session = Session::connect(&setting.targets.sql, "benefits-sync marker").await?;
     if !Site::load(&session).await?.described_at_all {
         return Err(ReadError::NotDescribed);
     }
     let mut connection = Connection::connect(&setting.targets.replication).await?;
+    if let Some(before) = before.as_ref()
+        && let Err(error) = before.cancel().await
+    {
+        tracing::debug!(%error, "the session before could not be ended");
+    }
     slot::take(&setting.config, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
@@ -181,7 +198,9 @@ async fn read(setting: &Setting, replacing: &mut Replacing) -> Result<(), ReadEr
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     let database = &setting.config.database;
     let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger.clone());
-    let stream = connection.start(options).await?;
+    let canceller = connection.canceller();
+    let stream = connection.start(StartOptions { idle_limit: database.idle_limit, ..options }).await?;
+    *before = Some(canceller);
     tracing::info!(slot = database.slot, "streaming");
     setting.metrics.connected(true);
     setting.health.set_streaming(Ok(()));
@@ -190,10 +209,16 @@ async fn read(setting: &Setting, replacing: &mut Replacing) -> Result<(), ReadEr
     let settings = MarkSettings {
         platform_id: setting.config.benefits.platform_id.clone(),
         settle: setting.config.delivery.settle,
+        guard: (
+            i32::try_from(setting.config.guard.minimum).unwrap_or(i32::MAX),
+            setting.config.guard.fraction,
+        ),
     };
+    let marks = Marks::new(Arc::clone(&session), hasher, settings);
+    marks.complete_mass_changes().await?;
     let marker = Marker {
         session: Arc::clone(&session),
-        marks: Marks::new(Arc::clone(&session), hasher, settings),
+        marks,
         confirmed,
         seeded,
         notify: setting.notify.clone(),
@@ -252,16 +277,15 @@ struct Reader {
 
 impl Reader {
     async fn run(&mut self, setting: &Setting) -> Result<Stop, ReadError> {
-        let mut failed = tokio::time::interval(FAILED_EVERY);
-        failed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let publication = &setting.config.database.publication;
         loop {
             tokio::select! {
                 biased;
                 () = setting.shutdown.cancelled() => return Ok(Stop::Shutdown),
                 Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
-                _ = failed.tick() => {
-                    self.refresh_failed().await?;
+                _ = look.tick() => {
                     self.watch.look(&self.session).await?;
                     if self.was_reconciled().await? {
                         return Ok(Stop::Reconciled);
@@ -278,33 +302,32 @@ impl Reader {
                         idle = take(&frame, &mut self.selector, &mut self.commits, publication)?;
                     }
                     setting.metrics.decided(&self.selector.take_decisions());
-                    self.hand_over(idle).await;
+                    if !self.commits.is_empty() {
+                        failpoint::hit("row-read").await?;
+                    }
+                    self.hand_over(idle).await?;
                 }
             }
         }
     }
 
-    async fn hand_over(&mut self, idle: Option<Lsn>) {
+    async fn hand_over(&mut self, idle: Option<Lsn>) -> Result<(), ReadError> {
         if !self.commits.is_empty() {
             let commits = std::mem::take(&mut self.commits);
             // A closed channel means that the marker has ended; its error ends the session.
             drop(self.handed.send(Step::Commits(commits)).await);
+            failpoint::hit("commit-handed").await?;
         }
         if let Some(lsn) = idle {
             drop(self.handed.send(Step::Idle(lsn)).await);
         }
+        Ok(())
     }
 
     async fn was_reconciled(&mut self) -> Result<bool, ReadError> {
         let doubt = doubt::load(&self.session).await?;
         Ok(doubt.owners_version != self.owners_version
             || (self.selector.distrusts_filter() && doubt.why.is_none()))
-    }
-
-    async fn refresh_failed(&mut self) -> Result<(), ReadError> {
-        let failed = site::failed(&self.session, self.selector.hasher()).await?;
-        self.selector.members_mut().replace_failed(failed);
-        Ok(())
     }
 }
 

@@ -18,7 +18,6 @@ use crate::delivery::rate::Rate;
 use crate::delivery::retry::Schedule;
 use crate::ledger::accounts::{self, Correction, Fate, Held};
 use crate::ledger::doubt::Doubt;
-use crate::ledger::work::IntentKind;
 use crate::record::{FieldSet, FingerprintKey, Fingerprints, diff};
 use crate::selection::{KeyHash, KeyHasher};
 
@@ -310,11 +309,10 @@ pub(super) fn find(account: &Employee, held: &Held, key: &FingerprintKey) -> Fin
     let Some(_) = &held.benefits_id else {
         // The account names the employee. Only an unresolved create of ours explains that; it is linked as one that was
         // found, with everything sent anew.
-        return match held.intent {
-            Some((IntentKind::Create, _)) => {
-                Finding::Created(Correction { linked: false, fate: Fate::Due, ..correction })
-            }
-            _ => Finding::Stranger,
+        return if held.create_unresolved {
+            Finding::Created(Correction { linked: false, fate: Fate::Due, ..correction })
+        } else {
+            Finding::Stranger
         };
     };
     if !carries_our_id {
@@ -347,6 +345,7 @@ pub(super) fn find(account: &Employee, held: &Held, key: &FingerprintKey) -> Fin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::work::IntentKind;
 
     fn key() -> FingerprintKey {
         FingerprintKey::from_hex(&"ab".repeat(32)).unwrap()
@@ -370,6 +369,7 @@ mod tests {
             acknowledged: account(Some("7"), "Lovelace").fingerprints(&key(), "7"),
             unknown: FieldSet::EMPTY,
             intent: None,
+            create_unresolved: false,
             claimed: false,
         }
     }
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!(found(&account(Some("7"), "Lovelace"), &unknown), Finding::Stranger);
         let update = Held { intent: Some((IntentKind::Update, 40)), ..unknown.clone() };
         assert_eq!(found(&account(Some("7"), "Lovelace"), &update), Finding::Stranger);
-        let create = Held { intent: Some((IntentKind::Create, 40)), ..unknown };
+        let create = Held { intent: Some((IntentKind::Create, 40)), create_unresolved: true, ..unknown };
         let Finding::Created(created) = found(&account(Some("7"), "Lovelace"), &create) else { panic!() };
         assert_eq!((created.benefits_id.as_deref(), created.linked), (Some("b1"), false));
         assert_eq!((created.fate, created.version), (Fate::Due, 50));

@@ -5,6 +5,7 @@
 
 use super::field::{COLUMNS, Field};
 use super::field_set::FieldSet;
+use super::fingerprint::FingerprintKey;
 use crate::config::EmailSource;
 
 /// One row of the record query.
@@ -20,6 +21,17 @@ impl RawRecord {
     /// The value of a column by its place in [`COLUMNS`].
     pub(super) fn value(&self, field: Field, source: EmailSource) -> Option<&str> {
         self.values.get(field.column_index(source))?.as_deref()
+    }
+
+    /// Tells whether HR's row is still the same, all columns together. Keyed, as every hash that is stored.
+    pub fn hash(&self, key: &FingerprintKey) -> [u8; 16] {
+        let values: Vec<&[u8]> = std::iter::once(self.employee_id.as_bytes())
+            .chain(self.values.iter().flat_map(|value| match value {
+                Some(text) => [&b"1"[..], text.as_bytes()],
+                None => [&b"0"[..], b""],
+            }))
+            .collect();
+        key.derived(b"benefits-sync row 1", &values)
     }
 }
 
@@ -65,6 +77,19 @@ mod tests {
         assert_eq!(described.fields(EmailSource::Home).names(), ["surname", "email"]);
         assert_eq!(described.fields(EmailSource::Work).names(), ["surname"]);
         assert_eq!(Described::ALL.fields(EmailSource::Services), FieldSet::ALL);
+    }
+
+    #[test]
+    fn a_hash_tells_rows_apart_and_an_empty_value_from_none() {
+        use super::super::fingerprint::tests::key;
+        let of = |value: Option<&str>| {
+            let mut values = vec![None; COLUMNS.len()];
+            values[3] = value.map(str::to_owned);
+            RawRecord { employee_id: "7".to_owned(), values }.hash(&key())
+        };
+        assert_eq!(of(Some("a")), of(Some("a")));
+        assert_ne!(of(Some("a")), of(Some("b")));
+        assert_ne!(of(Some("")), of(None));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::error::{Phase, ReplicationError, classify};
 use super::frames::Frames;
 use super::handshake::{Greeting, Handshake, parse, read_message, write};
-use super::slot::{quote_identifier, quote_literal};
+use super::slot::{Canceller, quote_identifier, quote_literal};
 use super::status::Timing;
 use super::stream::Stream;
 use crate::lsn::Lsn;
@@ -147,6 +147,11 @@ impl Connection {
     /// Which server of the target this is.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// The way to end this session from outside, once nothing comes through it any more.
+    pub fn canceller(&self) -> Canceller {
+        Canceller { greeting: self.greeting, target: self.target.clone(), endpoint: self.endpoint.clone() }
     }
 
     /// Which cluster this is.

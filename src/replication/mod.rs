@@ -47,7 +47,7 @@ mod stream;
 
 pub use connection::{Connection, Row, StartOptions, SystemIdentity};
 pub use error::{CloseReason, Problem, Remedy, ReplicationError};
-pub use slot::CreatedSlot;
+pub use slot::{Canceller, CreatedSlot};
 pub use stream::{Frame, Stream};
 
 #[cfg(test)]

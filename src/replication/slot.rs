@@ -8,9 +8,9 @@ use tokio::time::timeout;
 
 use super::connection::{Answer, Connection};
 use super::error::{Phase, Problem, ReplicationError, classify};
-use super::handshake::write;
+use super::handshake::{Greeting, write};
 use crate::lsn::Lsn;
-use crate::postgres::{ServerError, Wire};
+use crate::postgres::{Endpoint, ServerError, Target, Wire};
 
 /// How long the server gets to obey a cancel request.
 const CANCEL_LIMIT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Connection {
                 false
             }
             Err(_elapsed) => {
-                self.cancel().await?;
+                self.canceller().cancel().await?;
                 timeout(CANCEL_LIMIT, self.collect(&mut answer)).await.or(Err(
                     ReplicationError::NoAnswer { command: "a cancel request", limit: CANCEL_LIMIT },
                 ))??;
@@ -81,20 +81,6 @@ impl Connection {
         if self.simple_query(&query).await?.is_empty() { Ok(()) } else { self.drop_slot(name).await }
     }
 
-    /// Asks the server to give up what it is doing, over a connection of its own (the only way there is).
-    async fn cancel(&self) -> Result<(), ReplicationError> {
-        let request = async {
-            let mut wire = Wire::open(&self.target, &self.endpoint).await?;
-            let mut buffer = BytesMut::new();
-            frontend::cancel_request(self.greeting.process_id, self.greeting.secret_key, &mut buffer);
-            write(&mut wire, &buffer).await?;
-            Ok(())
-        };
-        timeout(CANCEL_LIMIT, request)
-            .await
-            .unwrap_or(Err(ReplicationError::NoAnswer { command: "a cancel request", limit: CANCEL_LIMIT }))
-    }
-
     /// What an error at `START_REPLICATION` means. SQLSTATE 55000 alone says no more than "not in this state", and the
     /// message may be in any language, so the slot itself is looked at.
     pub(super) async fn diagnose(&mut self, slot: &str, error: ServerError) -> ReplicationError {
@@ -125,6 +111,31 @@ impl Connection {
             Some(_) => Problem::Other,
         };
         ReplicationError::Server { problem, error: Box::new(error) }
+    }
+}
+
+/// Makes the server give up what a session is doing, over a connection of its own (the only way there is). It needs the
+/// session's secret, so it cannot hit another one.
+#[derive(Clone)]
+pub struct Canceller {
+    pub(super) greeting: Greeting,
+    pub(super) target: Target,
+    pub(super) endpoint: Endpoint,
+}
+
+impl Canceller {
+    /// Asks; the server does not say whether there was anything to give up.
+    pub async fn cancel(&self) -> Result<(), ReplicationError> {
+        let request = async {
+            let mut wire = Wire::open(&self.target, &self.endpoint).await?;
+            let mut buffer = BytesMut::new();
+            frontend::cancel_request(self.greeting.process_id, self.greeting.secret_key, &mut buffer);
+            write(&mut wire, &buffer).await?;
+            Ok(())
+        };
+        timeout(CANCEL_LIMIT, request)
+            .await
+            .unwrap_or(Err(ReplicationError::NoAnswer { command: "a cancel request", limit: CANCEL_LIMIT }))
     }
 }
 

@@ -138,6 +138,9 @@ impl<W: AsyncWrite + Unpin> StatusTask<W> {
         let update = status_update(received, confirmed, server_clock(SystemTime::now()), ask);
         self.writer.write_all(&update).await?;
         self.writer.flush().await?;
+        if confirmed > Lsn::ZERO {
+            crate::failpoint::hit("lsn-confirmed").await.map_err(io::Error::other)?;
+        }
         Ok(confirmed)
     }
 }

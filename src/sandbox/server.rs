@@ -52,7 +52,12 @@ impl Sandbox {
 
     /// [`Sandbox::start`] for a sandbox that is there already.
     pub async fn start_here(self) -> io::Result<RunningSandbox> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        self.start_at((std::net::Ipv4Addr::LOCALHOST, 0).into()).await
+    }
+
+    /// [`Sandbox::start_here`] at a given address: where one stopped, say.
+    pub async fn start_at(self, address: SocketAddr) -> io::Result<RunningSandbox> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let stopped = stop.clone();

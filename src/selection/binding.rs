@@ -19,6 +19,8 @@ pub(super) enum Binding {
     Other,
     /// `benefits.request`.
     Requests(Columns),
+    /// `benefits.failed`.
+    Failed(Columns),
     /// `benefits.description`.
     Description,
     /// `benefits.picklist_value` or `benefits.level_package`.
@@ -37,6 +39,8 @@ pub(super) struct Columns {
     pub(super) root: bool,
     /// A row that leaves its employee does not say so: the ledger's `row_owner` has to.
     pub(super) hides_owner: bool,
+    /// The employee is part of the row's key: another employee makes another row of it.
+    pub(super) keyed_by_employee: bool,
     /// All mapped columns are there; else every row counts as changed.
     pub(super) complete: bool,
     employee: Option<usize>,
@@ -59,7 +63,8 @@ impl Binding {
     pub(super) fn new(relation: &Relation, description: &Description) -> Self {
         if relation.schema == LEDGER_SCHEMA {
             return match relation.name.as_str() {
-                "request" => Self::Requests(Columns::of_requests(relation)),
+                "request" => Self::Requests(Columns::of_ledger(relation, "request_id")),
+                "failed" => Self::Failed(Columns::of_ledger(relation, "employee_id")),
                 "description" => Self::Description,
                 "picklist_value" | "level_package" => Self::Rules,
                 _ => Self::Other,
@@ -85,6 +90,7 @@ impl Columns {
             source: source.id,
             root: source.root,
             hides_owner: source.hides_owner(),
+            keyed_by_employee: source.employee_key.as_ref().is_some_and(|column| source.key.contains(column)),
             complete: source.mapped.iter().all(|name| position(name).is_some()),
             employee,
             employee_padded: employee
@@ -96,19 +102,20 @@ impl Columns {
         }
     }
 
-    fn of_requests(relation: &Relation) -> Self {
+    fn of_ledger(relation: &Relation, key: &str) -> Self {
         let position = |name: &str| relation.columns.iter().position(|column| column.name == name);
         let is = |name: &str| relation.columns.iter().map(|column| column.name == name).collect();
         Self {
             source: 0,
             root: false,
             hides_owner: false,
+            keyed_by_employee: false,
             complete: true,
             employee: position("employee_id"),
             employee_padded: false,
             flag: None,
             mapped: is("argument"),
-            key: is("request_id"),
+            key: is(key),
         }
     }
 
@@ -120,7 +127,7 @@ impl Columns {
             if Some(at) == self.employee
                 && let Value::Text(text) = value
             {
-                outline.employee = Some(if self.employee_padded { text.trim_ascii_end() } else { text });
+                outline.employee = Some(if self.employee_padded { without_padding(text) } else { text });
             }
             if Some(at) == self.flag {
                 outline.flag = Some(is_up(value));
@@ -138,9 +145,11 @@ impl Columns {
     }
 
     /// The fingerprint of the mapped columns. An unchanged TOAST value counts as a value of its own: the same again means
-    /// unchanged since the row version before, whose fingerprint said the same.
-    pub(super) fn fingerprint(&self, hasher: &KeyHasher, tuple: Tuple<'_>) -> u64 {
+    /// unchanged since the row version before, whose fingerprint said the same. `generation` counts the table's shapes:
+    /// what was seen before DDL or TRUNCATE says nothing about what is seen after it.
+    pub(super) fn fingerprint(&self, hasher: &KeyHasher, generation: u64, tuple: Tuple<'_>) -> u64 {
         let mut parts = hasher.parts();
+        parts.number(generation);
         for (value, mapped) in tuple.values().zip(&self.mapped) {
             if !mapped {
                 continue;
@@ -166,11 +175,12 @@ impl Columns {
     /// The row's key as text: its columns joined by the unit separator, as the ledger's `row_owner` has it.
     pub(super) fn row_key(&self, tuple: Tuple<'_>, text: &mut Vec<u8>) {
         text.clear();
+        let mut first = true;
         for (value, key) in tuple.values().zip(&self.key) {
             if !key {
                 continue;
             }
-            if !text.is_empty() {
+            if !std::mem::take(&mut first) {
                 text.push(0x1f);
             }
             if let Value::Text(bytes) | Value::Binary(bytes) = value {
@@ -191,5 +201,12 @@ impl Columns {
 /// Whether a flag's value means yes. The same list stands in the generated `read_roster`.
 fn is_up(value: Value<'_>) -> bool {
     let Value::Text(text) = value else { return false };
+    let text = without_padding(text);
     [&b"t"[..], b"true", b"1", b"y", b"yes"].iter().any(|yes| text.eq_ignore_ascii_case(yes))
+}
+
+/// `bpchar` comes padded with blanks.
+fn without_padding(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte != b' ').map_or(0, |last| last + 1);
+    text.get(..end).unwrap_or(text)
 }

@@ -39,9 +39,14 @@ impl Members {
         self.synced.len()
     }
 
-    /// Replaces the set of employees whose latest attempt was rejected: every touch of theirs counts.
-    pub fn replace_failed(&mut self, failed: impl IntoIterator<Item = KeyHash>) {
-        self.failed = failed.into_iter().collect();
+    /// The employee's latest attempt was rejected: every touch of theirs counts.
+    pub fn fail(&mut self, employee: KeyHash) {
+        self.failed.insert(employee);
+    }
+
+    /// The latest attempt was accepted.
+    pub fn mend(&mut self, employee: KeyHash) {
+        self.failed.remove(&employee);
     }
 
     /// Whether even a save that edits nothing is let through.

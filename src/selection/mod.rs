@@ -16,6 +16,7 @@
 //! A row of another table or another employee costs a hash and a probe: no allocation, no lookup in PostgreSQL.
 
 mod binding;
+mod deeds;
 mod description;
 mod hash;
 mod members;

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use super::binding::{Binding, Columns};
+use super::deeds::{Deed, Deeds};
 use super::description::Description;
-use super::hash::{KeyHash, KeyHasher};
+use super::hash::{KeyHash, KeyHasher, KeyMap};
 use super::members::Members;
 use super::rows::{RowCache, RowFilter};
 use super::touches::{Mark, Touches, text};
 use crate::lsn::Lsn;
-use crate::pgoutput::{Decoded, DeletedTuple, Message, OldTuple, Timestamp, Tuple};
+use crate::pgoutput::{Decoded, DeletedTuple, Message, OldTuple, Relation, Timestamp, Tuple};
 
 /// Open streamed transactions that are followed at once. PostgreSQL has at most `max_connections` of them.
 const OPEN_MAX: usize = 10_000;
@@ -56,9 +57,20 @@ pub enum SelectionError {
     TooManyOpen,
 }
 
+#[derive(Default)]
 struct Open {
     xid: u32,
     touches: Touches,
+    deeds: Deeds,
+    /// Who was enrolled since this streamed transaction began.
+    newcomers: KeyMap<Box<str>>,
+}
+
+/// A published table as it is now.
+struct Table {
+    binding: Binding,
+    /// Another one whenever earlier row versions say nothing about later ones.
+    generation: u64,
 }
 
 /// Decides, message by message. One for each connection: what it remembers is only as good as the stream is gapless.
@@ -68,11 +80,12 @@ pub struct Selector {
     members: Members,
     cache: RowCache,
     filter: RowFilter,
-    bindings: HashMap<u32, Binding>,
+    tables: HashMap<u32, Table>,
+    generations: u64,
     /// The transaction between Begin and Commit.
     whole: Option<Open>,
     /// Streamed transactions whose end is not known yet.
-    streamed: HashMap<u32, Touches>,
+    streamed: HashMap<u32, Open>,
     /// The streamed transaction whose chunk is being read.
     chunk: Option<Open>,
     decisions: Decisions,
@@ -98,7 +111,8 @@ impl Selector {
             members,
             cache: RowCache::with_capacity(cache_rows),
             filter,
-            bindings: HashMap::new(),
+            tables: HashMap::new(),
+            generations: 0,
             whole: None,
             streamed: HashMap::new(),
             chunk: None,
@@ -147,7 +161,7 @@ impl Selector {
         self.distrusts_filter = true;
     }
 
-    /// Whether [`Selector::distrust_filter`] was called, or the stream itself has lost count of whose rows are.
+    /// Whether [`Selector::distrust_filter`] was called.
     pub fn distrusts_filter(&self) -> bool {
         self.distrusts_filter
     }
@@ -159,23 +173,22 @@ impl Selector {
 
     /// Takes one message; a commit, when it is the end of one.
     pub fn accept(&mut self, decoded: &Decoded<'_>) -> Result<Option<Commit>, SelectionError> {
+        let xid = decoded.xid;
         match &decoded.message {
-            Message::Insert { relation, new } => self.inserted(*relation, *new)?,
-            Message::Update { relation, old, new } => self.updated(*relation, *old, *new)?,
-            Message::Delete { relation, old } => self.deleted(*relation, *old)?,
+            Message::Insert { relation, new } => self.inserted(*relation, xid, *new)?,
+            Message::Update { relation, old, new } => self.updated(*relation, xid, *old, *new)?,
+            Message::Delete { relation, old } => self.deleted(*relation, xid, *old)?,
             Message::Truncate { relations, .. } => {
                 for relation in relations.iter() {
                     self.truncated(relation)?;
                 }
             }
-            Message::Relation(relation) => {
-                self.bindings.insert(relation.oid, Binding::new(relation, &self.description));
-            }
+            Message::Relation(relation) => self.described(relation),
             Message::Begin { xid, .. } => {
                 if !self.is_between_transactions() {
                     return Err(SelectionError::OutOfPlace("begin"));
                 }
-                self.whole = Some(Open { xid: *xid, touches: Touches::default() });
+                self.whole = Some(Open { xid: *xid, ..Open::default() });
             }
             Message::Commit { end_lsn, committed_at, .. } => {
                 let open = self.whole.take().ok_or(SelectionError::OutOfPlace("commit"))?;
@@ -184,21 +197,23 @@ impl Selector {
             Message::StreamStart { xid, .. } => self.chunk_starts(*xid)?,
             Message::StreamStop => {
                 let open = self.chunk.take().ok_or(SelectionError::OutOfPlace("stream stop"))?;
-                self.streamed.insert(open.xid, open.touches);
+                self.streamed.insert(open.xid, open);
             }
             Message::StreamCommit { xid, end_lsn, committed_at, .. } => {
                 // A transaction all of whose chunks were skipped may commit without ever having started here.
-                let touches = self.streamed.remove(xid).unwrap_or_default();
-                return Ok(Some(self.committed(Open { xid: *xid, touches }, *end_lsn, *committed_at)));
+                let open = self.streamed.remove(xid).unwrap_or_default();
+                return Ok(Some(self.committed(Open { xid: *xid, ..open }, *end_lsn, *committed_at)));
             }
             Message::StreamAbort { xid, subxid, .. } if xid == subxid => {
                 self.streamed.remove(xid);
             }
-            // A rolled-back subtransaction's marks stay: over-marking is harmless.
-            Message::StreamAbort { .. }
-            | Message::Origin { .. }
-            | Message::Type { .. }
-            | Message::Logical { .. } => {}
+            // A rolled-back subtransaction's marks stay, because over-marking is harmless; its deeds do not.
+            Message::StreamAbort { xid, subxid, .. } => {
+                if let Some(open) = self.streamed.get_mut(xid) {
+                    open.deeds.roll_back(*subxid);
+                }
+            }
+            Message::Origin { .. } | Message::Type { .. } | Message::Logical { .. } => {}
         }
         Ok(None)
     }
@@ -210,26 +225,52 @@ impl Selector {
         if self.streamed.len() >= OPEN_MAX {
             return Err(SelectionError::TooManyOpen);
         }
-        let touches = self.streamed.remove(&xid).unwrap_or_default();
-        self.chunk = Some(Open { xid, touches });
+        let open = self.streamed.remove(&xid).unwrap_or_default();
+        self.chunk = Some(Open { xid, ..open });
         Ok(())
+    }
+
+    /// A table's shape, before its first row on this connection and after whatever may have changed it. Every streamed
+    /// transaction repeats the shapes that it uses; outside of them a repetition means DDL, which may have changed rows
+    /// that never show in the WAL.
+    fn described(&mut self, relation: &Relation) {
+        let binding = Binding::new(relation, &self.description);
+        if self.chunk.is_some()
+            && self.tables.get(&relation.oid).is_some_and(|table| table.binding == binding)
+        {
+            return;
+        }
+        self.generations += 1;
+        self.tables.insert(relation.oid, Table { binding, generation: self.generations });
     }
 
     /// Makes what the transaction did to memberships true for everything after it.
     fn committed(&mut self, open: Open, end_lsn: Lsn, committed_at: Timestamp) -> Commit {
-        let Open { xid, touches } = open;
-        for (id, mark) in touches.employees() {
-            if mark == Mark::Starter {
-                self.members.enrol(self.hasher.employee(id.as_bytes()));
-            }
+        let Open { xid, mut touches, deeds, newcomers } = open;
+        deeds.perform(&mut touches);
+        for (employee, id) in newcomers {
+            touches.mark(employee, id.as_bytes(), Mark::Change);
+            touches.newcomers.insert(id);
         }
-        for id in &touches.flag_lowered {
-            self.members.clear_baseline(self.hasher.employee(id.as_bytes()));
+        for (employee, id) in touches.take_requested() {
+            self.enrol(employee, &id);
+        }
+        for (employee, (id, up)) in touches.take_flags() {
+            match (up, self.members.is_baseline(employee)) {
+                (true, false) => {
+                    touches.mark(employee, id.as_bytes(), Mark::Starter);
+                    self.enrol(employee, &id);
+                }
+                (false, true) => {
+                    touches.flag_lowered.insert(id);
+                    self.members.clear_baseline(employee);
+                }
+                _ => {}
+            }
         }
         for row in touches.owned_rows() {
             self.filter.insert(row);
         }
-        self.distrusts_filter |= touches.owners;
         if touches.enrols() || touches.owners {
             self.enrolments += 1;
         }
@@ -237,13 +278,24 @@ impl Selector {
         Commit { xid, end_lsn, committed_at, enrolments: self.enrolments, touches }
     }
 
-    fn inserted(&mut self, relation: u32, new: Tuple<'_>) -> Result<(), SelectionError> {
-        let mut at = self.row_context(relation)?;
+    /// From here on the employee's changes matter; those that open transactions have shown already, when these commit.
+    fn enrol(&mut self, employee: KeyHash, id: &str) {
+        if !self.members.is_synced(employee) {
+            self.members.enrol(employee);
+            for open in self.streamed.values_mut() {
+                open.newcomers.insert(employee, id.into());
+            }
+        }
+    }
+
+    fn inserted(&mut self, relation: u32, xid: Option<u32>, new: Tuple<'_>) -> Result<(), SelectionError> {
+        let mut at = self.row_context(relation, xid)?;
         match at.binding {
             Binding::Other => at.decisions.other_table += 1,
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Requests(columns) => at.requested(columns, new),
+            Binding::Failed(columns) => at.failed(columns, new, true),
             Binding::Lookup(columns) => at.looked_up(columns, new),
             Binding::Employees(columns) => {
                 at.hired(columns, new);
@@ -253,10 +305,16 @@ impl Selector {
         Ok(())
     }
 
-    fn updated(&mut self, relation: u32, old: OldTuple<'_>, new: Tuple<'_>) -> Result<(), SelectionError> {
-        let mut at = self.row_context(relation)?;
+    fn updated(
+        &mut self,
+        relation: u32,
+        xid: Option<u32>,
+        old: OldTuple<'_>,
+        new: Tuple<'_>,
+    ) -> Result<(), SelectionError> {
+        let mut at = self.row_context(relation, xid)?;
         match at.binding {
-            Binding::Other => at.decisions.other_table += 1,
+            Binding::Other | Binding::Failed(_) => at.decisions.other_table += 1,
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             // Touched by a comparison of everyone, which found it waiting: its own commit came before the slot.
@@ -277,12 +335,18 @@ impl Selector {
         Ok(())
     }
 
-    fn deleted(&mut self, relation: u32, old: DeletedTuple<'_>) -> Result<(), SelectionError> {
+    fn deleted(
+        &mut self,
+        relation: u32,
+        xid: Option<u32>,
+        old: DeletedTuple<'_>,
+    ) -> Result<(), SelectionError> {
         let (DeletedTuple::Key(old) | DeletedTuple::Full(old)) = old;
-        let mut at = self.row_context(relation)?;
+        let mut at = self.row_context(relation, xid)?;
         match at.binding {
             // A request that is deleted was released; that is not news.
             Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Failed(columns) => at.failed(columns, old, false),
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Lookup(columns) => at.lookup_gone(columns, old),
@@ -292,7 +356,12 @@ impl Selector {
     }
 
     fn truncated(&mut self, relation: u32) -> Result<(), SelectionError> {
-        let at = self.row_context(relation)?;
+        // Rows of the same keys may be inserted again: what was seen of them is over.
+        self.generations += 1;
+        if let Some(table) = self.tables.get_mut(&relation) {
+            table.generation = self.generations;
+        }
+        let at = self.row_context(relation, None)?;
         match at.binding {
             Binding::Employees(columns) => {
                 at.touches.everyone = true;
@@ -301,23 +370,24 @@ impl Selector {
             Binding::Lookup(_) => at.touches.everyone = true,
             Binding::Rules => at.touches.rules = true,
             Binding::Description => at.touches.description = true,
-            Binding::Other | Binding::Requests(_) => at.decisions.other_table += 1,
+            Binding::Other | Binding::Requests(_) | Binding::Failed(_) => at.decisions.other_table += 1,
         }
         Ok(())
     }
 
     /// Splits the selector into what a row needs, so that the binding is borrowed and not copied.
-    fn row_context(&mut self, relation: u32) -> Result<Row<'_>, SelectionError> {
-        let binding = self.bindings.get(&relation).ok_or(SelectionError::UnknownRelation(relation))?;
-        let (open, remember) = match (&mut self.chunk, &mut self.whole) {
-            (Some(open), _) => (open, false),
-            (None, Some(open)) => (open, true),
+    fn row_context(&mut self, relation: u32, xid: Option<u32>) -> Result<Row<'_>, SelectionError> {
+        let table = self.tables.get(&relation).ok_or(SelectionError::UnknownRelation(relation))?;
+        let (touches, chunk) = match (&mut self.chunk, &mut self.whole) {
+            (Some(open), _) => (&mut open.touches, Some((xid.unwrap_or(open.xid), &mut open.deeds))),
+            (None, Some(open)) => (&mut open.touches, None),
             (None, None) => return Err(SelectionError::OutOfPlace("row")),
         };
         Ok(Row {
-            binding,
-            touches: &mut open.touches,
-            remember,
+            binding: &table.binding,
+            generation: table.generation,
+            touches,
+            chunk,
             hasher: &self.hasher,
             members: &mut self.members,
             cache: &mut self.cache,
@@ -332,9 +402,11 @@ impl Selector {
 /// One row change in its transaction.
 struct Row<'s> {
     binding: &'s Binding,
+    generation: u64,
     touches: &'s mut Touches,
-    /// The transaction has committed, so that its rows may be remembered as seen. A streamed one may still abort.
-    remember: bool,
+    /// In a streamed transaction, which may still abort: the subtransaction, and what waits for the end. What such a
+    /// transaction shows is not remembered as seen.
+    chunk: Option<(u32, &'s mut Deeds)>,
     hasher: &'s KeyHasher,
     members: &'s mut Members,
     cache: &'s mut RowCache,
@@ -345,14 +417,33 @@ struct Row<'s> {
 }
 
 impl Row<'_> {
-    /// A command: its employee is a member from here on, whatever becomes of the transaction.
+    fn perform(&mut self, deed: Deed) {
+        match &mut self.chunk {
+            Some((xid, deeds)) => deeds.note(*xid, deed),
+            None => self.touches.perform(deed),
+        }
+    }
+
+    /// A command: its employee is a member once the transaction has committed.
     fn requested(&mut self, columns: &Columns, new: Tuple<'_>) {
         columns.row_key(new, self.scratch);
-        let id = std::str::from_utf8(self.scratch).ok().and_then(|id| id.parse().ok());
-        if let (Some(id), Some(employee)) = (id, columns.outline(new).employee) {
-            self.touches.requests.push(id);
-            self.members.enrol(self.hasher.employee(employee));
+        let request = std::str::from_utf8(self.scratch).ok().and_then(|id| id.parse().ok());
+        if let (Some(request), Some(id)) = (request, columns.outline(new).employee) {
+            let employee = self.hasher.employee(id);
+            self.perform(Deed::Requested { request, employee, id: text(id) });
             self.decisions.marked += 1;
+        }
+    }
+
+    /// The ledger's own word, in WAL order: a save that comes later retries, whatever it edits.
+    fn failed(&mut self, columns: &Columns, tuple: Tuple<'_>, failed: bool) {
+        if let Some(id) = columns.outline(tuple).employee {
+            let employee = self.hasher.employee(id);
+            if failed {
+                self.members.fail(employee);
+            } else {
+                self.members.mend(employee);
+            }
         }
     }
 
@@ -360,24 +451,20 @@ impl Row<'_> {
         if columns.root
             && let Some(id) = columns.outline(new).employee
         {
-            self.touches.hire(id);
+            self.perform(Deed::Hired(text(id)));
         }
     }
 
     /// A row that names its employee, as it is now.
     fn written(&mut self, columns: &Columns, new: Tuple<'_>, old: Option<OldTuple<'_>>) {
         let outline = columns.outline(new);
-        let Some(id) = outline.employee else { return };
+        let Some(id) = outline.employee else { return self.passed_on(columns, new, old) };
         let employee = self.hasher.employee(id);
-        if columns.has_flag() && !self.members.is_synced(employee) {
-            self.flag_seen(id, employee, outline.flag == Some(true));
-        }
         if !self.members.is_synced(employee) {
-            self.decisions.not_synced += 1;
-            if columns.hides_owner && old == Some(OldTuple::KeyUnchanged) {
-                self.perhaps_orphaned(columns, new);
+            if columns.has_flag() {
+                self.flag_seen(id, employee, outline.flag == Some(true));
             }
-            return;
+            return self.passed_on(columns, new, old);
         }
         if !self.is_changed(columns, new, old) && !self.members.is_failed(employee) {
             self.decisions.unchanged += 1;
@@ -387,18 +474,33 @@ impl Row<'_> {
         self.touches.mark(employee, id, Mark::Change);
         if columns.hides_owner {
             let row = columns.row(self.hasher, new, self.scratch);
-            self.touches.own(row, columns.source, self.scratch, id);
+            let (key, employee) = (text(self.scratch), text(id));
+            self.perform(Deed::Owned { row, source: columns.source, key, employee });
         }
     }
 
+    /// A row that is nobody's, or a non-member's: it may have been a member's before.
+    fn passed_on(&mut self, columns: &Columns, new: Tuple<'_>, old: Option<OldTuple<'_>>) {
+        if old != Some(OldTuple::KeyUnchanged) || columns.keyed_by_employee {
+            self.decisions.not_synced += 1;
+        } else if columns.hides_owner {
+            self.perhaps_orphaned(columns, new);
+        } else {
+            let row = columns.row(self.hasher, new, self.scratch);
+            self.cache.forget(row);
+            self.decisions.not_synced += 1;
+        }
+    }
+
+    /// What a flag comes to is decided by how the transaction leaves it.
     fn flag_seen(&mut self, id: &[u8], employee: KeyHash, up: bool) {
-        match (up, self.members.is_baseline(employee)) {
-            (true, false) => {
-                self.decisions.marked += 1;
-                self.touches.mark(employee, id, Mark::Starter);
-            }
-            (false, true) => self.touches.flag_lowered.push(text(id)),
-            _ => {}
+        let seen = match &self.chunk {
+            Some((_, deeds)) => deeds.has_flag_of(employee),
+            None => self.touches.has_flag_of(employee),
+        };
+        if seen || up != self.members.is_baseline(employee) {
+            self.decisions.marked += u64::from(up);
+            self.perform(Deed::Flag { employee, id: text(id), up });
         }
     }
 
@@ -407,11 +509,11 @@ impl Row<'_> {
             return !columns.complete || columns.differs(old, new);
         }
         let row = columns.row(self.hasher, new, self.scratch);
-        if !self.remember || !columns.complete {
+        if self.chunk.is_some() || !columns.complete {
             self.cache.forget(row);
             return true;
         }
-        let differs = self.cache.replace(row, columns.fingerprint(self.hasher, new));
+        let differs = self.cache.replace(row, columns.fingerprint(self.hasher, self.generation, new));
         differs || old.is_none_or(|old| old != OldTuple::KeyUnchanged)
     }
 
@@ -424,12 +526,14 @@ impl Row<'_> {
             let employee = self.hasher.employee(id);
             if self.members.is_synced(employee) {
                 self.touches.mark(employee, id, Mark::Change);
+            } else if columns.has_flag() {
+                self.flag_seen(id, employee, false);
             }
             if columns.root {
                 // The employee's own id was changed: one has gone, another is new.
-                self.touches.gone.push(text(id));
+                self.perform(Deed::Gone(text(id)));
                 if let Some(id) = after {
-                    self.touches.hire(id);
+                    self.perform(Deed::Hired(text(id)));
                 }
             }
         }
@@ -449,9 +553,12 @@ impl Row<'_> {
                     self.touches.mark(employee, id, Mark::Change);
                 } else {
                     self.decisions.not_synced += 1;
+                    if columns.has_flag() {
+                        self.flag_seen(id, employee, false);
+                    }
                 }
                 if columns.root {
-                    self.touches.gone.push(text(id));
+                    self.perform(Deed::Gone(text(id)));
                 }
             }
             None if columns.hides_owner => self.perhaps_orphaned(columns, old),
@@ -465,7 +572,8 @@ impl Row<'_> {
         if !self.filter_is_complete || self.filter.may_contain(row) || self.touches.owns(row) {
             self.cache.forget(row);
             self.decisions.marked += 1;
-            self.touches.orphan(columns.source, self.scratch);
+            let key = text(self.scratch);
+            self.perform(Deed::Orphaned { row, source: columns.source, key });
         } else {
             self.decisions.not_synced += 1;
         }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::deeds::Deed;
 use super::description::SourceId;
 use super::hash::{KeyHash, KeyMap};
 
-/// Beyond this many hires in one transaction the roster is read again instead of being collected.
-const HIRES_MAX: usize = 100_000;
+/// Beyond this many hires or deletions in one transaction the roster is read again instead of being collected.
+const ROSTER_MAX: usize = 100_000;
 /// Beyond this many rows of unknown owner, or changed lookup keys, everyone is compared instead.
 const KEYS_MAX: usize = 100_000;
 
@@ -26,12 +27,19 @@ pub struct Touches {
     employees: KeyMap<(Box<str>, Mark)>,
     /// Commands passed, by `benefits.request.request_id`.
     pub requests: Vec<i64>,
-    /// Employees inserted into the root table.
-    pub hired: Vec<Box<str>>,
+    /// Employees inserted into the root table, and still there at the end of the transaction.
+    pub hired: BTreeSet<Box<str>>,
     /// Employees deleted from it.
-    pub gone: Vec<Box<str>>,
+    pub gone: BTreeSet<Box<str>>,
     /// Employees of the baseline whose starter flag went down.
-    pub flag_lowered: Vec<Box<str>>,
+    pub flag_lowered: BTreeSet<Box<str>>,
+    /// Employees who were enrolled while this streamed transaction was open: what it wrote of theirs before was passed
+    /// over, so that they are marked, and their rows have to be read again.
+    pub newcomers: BTreeSet<Box<str>>,
+    /// Employees whom commands name.
+    requested: KeyMap<Box<str>>,
+    /// Starter flags as the transaction leaves them, of employees who are not synced.
+    flags: KeyMap<(Box<str>, bool)>,
     owned: KeyMap<(SourceId, Box<str>, Box<str>)>,
     /// Child rows that left a synced employee: deleted, or pointed at somebody else.
     pub orphaned: BTreeSet<(SourceId, Box<str>)>,
@@ -65,18 +73,72 @@ impl Touches {
         self.owned.values().map(|(source, row, employee)| (*source, row.as_ref(), employee.as_ref()))
     }
 
-    /// Whether somebody was enrolled.
+    /// Whether somebody was enrolled, here or while this was under way: their child rows have to be read.
     pub fn enrols(&self) -> bool {
-        !self.requests.is_empty() || self.employees().any(|(_, mark)| mark == Mark::Starter)
+        !self.requests.is_empty()
+            || !self.newcomers.is_empty()
+            || self.employees().any(|(_, mark)| mark == Mark::Starter)
     }
 
-    pub(super) fn own(&mut self, row: KeyHash, source: SourceId, key: &[u8], employee: &[u8]) {
-        if self.owned.len() < KEYS_MAX {
-            self.owned.insert(row, (source, text(key), text(employee)));
-        } else {
-            self.everyone = true;
-            self.owners = true;
+    /// Does it: the transaction has committed, and this part of it with it.
+    pub(super) fn perform(&mut self, deed: Deed) {
+        match deed {
+            Deed::Hired(id) if self.hired.len() < ROSTER_MAX => {
+                self.gone.remove(&id);
+                self.hired.insert(id);
+            }
+            Deed::Gone(id) if self.gone.len() < ROSTER_MAX => {
+                self.hired.remove(&id);
+                self.gone.insert(id);
+            }
+            Deed::Hired(_) | Deed::Gone(_) => self.roster = true,
+            Deed::Flag { employee, id, up } => {
+                self.flags.insert(employee, (id, up));
+            }
+            Deed::Requested { request, employee, id } => {
+                self.requests.push(request);
+                self.requested.insert(employee, id);
+            }
+            Deed::Owned { row, source, key, employee } => {
+                if self.owned.len() >= KEYS_MAX && !self.owned.contains_key(&row) {
+                    self.read_owners_again();
+                    return;
+                }
+                // Whom it left before that, in this transaction, is told by the ledger's `row_owner` as it was.
+                let orphan = (source, key);
+                self.orphaned.remove(&orphan);
+                self.owned.insert(row, (source, orphan.1, employee));
+            }
+            Deed::Orphaned { row, source, key } => {
+                self.owned.remove(&row);
+                if self.orphaned.len() < KEYS_MAX {
+                    self.orphaned.insert((source, key));
+                } else {
+                    self.everyone = true;
+                }
+            }
         }
+    }
+
+    /// Too many rows changed hands to be remembered one by one.
+    pub(super) fn read_owners_again(&mut self) {
+        self.everyone = true;
+        self.owners = true;
+    }
+
+    /// Whether the transaction has shown a starter flag of this employee.
+    pub(super) fn has_flag_of(&self, employee: KeyHash) -> bool {
+        self.flags.contains_key(&employee)
+    }
+
+    /// The starter flags as the transaction leaves them; they are the caller's to judge.
+    pub(super) fn take_flags(&mut self) -> KeyMap<(Box<str>, bool)> {
+        std::mem::take(&mut self.flags)
+    }
+
+    /// Employees whom commands name.
+    pub(super) fn take_requested(&mut self) -> KeyMap<Box<str>> {
+        std::mem::take(&mut self.requested)
     }
 
     pub(super) fn owns(&self, row: KeyHash) -> bool {
@@ -93,22 +155,6 @@ impl Touches {
             None => {
                 self.employees.insert(employee, (text(id), mark));
             }
-        }
-    }
-
-    pub(super) fn hire(&mut self, id: &[u8]) {
-        if self.hired.len() < HIRES_MAX {
-            self.hired.push(text(id));
-        } else {
-            self.roster = true;
-        }
-    }
-
-    pub(super) fn orphan(&mut self, source: SourceId, row: &[u8]) {
-        if self.orphaned.len() < KEYS_MAX {
-            self.orphaned.insert((source, text(row)));
-        } else {
-            self.everyone = true;
         }
     }
 

@@ -15,13 +15,32 @@
 
 mod support;
 
+mod bad_input;
 mod client;
 mod cluster;
+mod crashes;
 mod demo;
 mod demo_run;
+mod domain_guard;
+mod domain_history;
+mod domain_levels;
+mod domain_links;
+mod domain_permissions;
+mod domain_shapes;
+mod domain_states;
+mod domain_time;
+mod domain_validation;
+mod invariants;
+mod large;
+mod ledger_races;
 mod main_job;
+mod platform_faults;
+mod privacy;
 mod reconcile;
 mod replication;
 mod replication_support;
 mod sandbox;
+mod simulation;
 mod slot;
+mod stream_faults;
+mod unequal;

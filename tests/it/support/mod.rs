@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "not every helper is used at every moment of the suite's life")]
 
 pub mod database;
+pub mod proof;
 pub mod shared;
 pub mod site;
 
@@ -12,7 +13,7 @@ use benefits_sync::demo::binaries::Binaries;
 use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
 
 #[allow(unused_imports, reason = "as above")]
-pub use database::{TestDatabase, database, database_from, database_prepared};
+pub use database::{TestDatabase, database, database_from, database_on, database_prepared};
 
 /// Expands a test into one for each major version, named `<test>::pg15` to `<test>::pg18`:
 ///

@@ -30,6 +30,7 @@ const CONTENT: &str = concat!(
     include_str!("../../../sql/migrations/003_description.sql"),
     include_str!("../../../sql/migrations/004_commands.sql"),
     include_str!("../../../sql/migrations/005_privileges.sql"),
+    include_str!("../../../sql/migrations/006_domain.sql"),
     include_str!("../../../sql/migrations/007_reconcile.sql"),
     include_str!("../../../sql/demo/schema.sql"),
     include_str!("../../../sql/demo/describe.sql"),
@@ -43,6 +44,14 @@ pub struct Site {
     pub directory: tempfile::TempDir,
     /// Appended to the configuration file; set before the pipeline starts.
     pub more: String,
+    /// More lines of `[benefits]`.
+    pub benefits: String,
+    /// `reconcile.time_zone`.
+    pub time_zone: &'static str,
+    /// Whether the pipeline logs in as `benefits_service` and `benefits_reader`, not as the superuser.
+    pub logins: bool,
+    /// The same within its `[database]`.
+    pub more_of_database: String,
     pub http: u16,
     running: Option<Running>,
 }
@@ -75,6 +84,10 @@ impl Site {
             sandbox: Sandbox::start(options).await.unwrap(),
             directory,
             more: String::new(),
+            benefits: String::new(),
+            time_zone: "Europe/London",
+            logins: false,
+            more_of_database: String::new(),
             http: free,
             running: None,
         }
@@ -83,13 +96,24 @@ impl Site {
     /// The configuration file, written anew.
     pub fn config_file(&self) -> PathBuf {
         let directory = self.directory.path().display();
+        let (url, replication) = match self.logins {
+            false => (self.database.url.clone(), String::new()),
+            true => {
+                let reader = self.database.url_as("benefits_reader");
+                (self.database.url_as("benefits_service"), format!("replication_url = \"{reader}\"\n"))
+            }
+        };
         let text = format!(
-            "[database]\nurl = \"{}\"\nslot = \"{}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
-             email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
-            self.database.url,
+             email_source = \"work\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
+            url,
+            replication,
             self.database.slot,
+            self.more_of_database,
             self.sandbox.base_url(),
+            self.benefits,
+            self.time_zone,
             self.http,
             self.more
         );
@@ -111,6 +135,14 @@ impl Site {
         self.until_ready().await;
     }
 
+    /// Stops it in order and starts it again, without waiting until it is ready.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
+        self.running = Some(Running { shutdown, task });
+    }
+
     /// Stops it in order.
     pub async fn stop(&mut self) {
         let running = self.running.take().expect("the pipeline runs");
@@ -120,22 +152,27 @@ impl Site {
 
     /// Starts the program itself, to be killed. Its log is in `directory/log`.
     pub async fn spawn(&self) -> Process {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.directory.path().join("log"))
-            .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
-            .arg("run")
-            .arg("--config")
-            .arg(self.config_file())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let process = Process { child };
+        let process = self.launch(|command| command);
         self.until_ready().await;
         process
+    }
+
+    /// As [`Site::spawn`], with fail points (see `src/failpoint.rs`), and without waiting: it may not live to be ready.
+    pub fn spawn_armed(&self, failpoints: &str) -> Process {
+        self.launch(|command| command.env("BENEFITS_SYNC_FAILPOINTS", failpoints))
+    }
+
+    fn launch(&self, configure: impl FnOnce(&mut Command) -> &mut Command) -> Process {
+        let path = self.directory.path().join("log");
+        let log = std::fs::File::options().create(true).append(true).open(path).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_benefits-sync"));
+        command.arg("run").arg("--config").arg(self.config_file()).stdin(Stdio::null()).stderr(log);
+        Process { child: configure(&mut command).spawn().unwrap() }
+    }
+
+    /// The process's log so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
     /// Waits for `/readyz` to answer 200.
@@ -169,6 +206,16 @@ impl Site {
         .await;
     }
 
+    /// As [`Site::settled`]; who is held may stay so.
+    pub async fn settled_but_held(&self) {
+        self.passed().await;
+        eventually("nobody who is not held is pending", async || {
+            let sql = "select count(*) from benefits.pending where hold_id is null";
+            self.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
+    }
+
     /// Waits until the slot has confirmed everything that is committed now.
     pub async fn passed(&self) {
         let row = self.hr.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap();
@@ -186,6 +233,35 @@ impl Site {
         let sql = "select state, last_error_code from benefits.employee_status where employee_id = $1";
         let row = self.hr.query_one(sql, &[&id]).await.unwrap();
         (row.get(0), row.get(1))
+    }
+
+    /// `benefits.why`.
+    pub async fn why(&self, id: &str) -> String {
+        self.hr.query_one("select benefits.why($1)", &[&id]).await.unwrap().get(0)
+    }
+
+    /// Waits for an employee's state.
+    pub async fn until_state(&self, id: &str, state: &str) {
+        eventually(&format!("{id} is {state}"), async || self.status(id).await.0 == state).await;
+    }
+
+    /// Runs SQL that has to be refused; the message and the hint.
+    pub async fn refused(&self, sql: &str) -> (String, String) {
+        let error = self.hr.batch_execute(sql).await.expect_err(sql);
+        let error = error.as_db_error().unwrap();
+        (error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
+    }
+
+    /// The work email that HR has.
+    pub async fn email(&self, id: &str) -> String {
+        let sql = "select address from hr.email where employee_id = $1::text::bigint and kind = 'work'";
+        self.hr.query_one(sql, &[&id]).await.unwrap().get(0)
+    }
+
+    /// Gives an employee another work email.
+    pub async fn set_email(&self, id: &str, address: &str) {
+        let sql = "update hr.email set address = $2 where employee_id = $1::text::bigint and kind = 'work'";
+        assert_eq!(self.hr.execute(sql, &[&id, &address]).await.unwrap(), 1);
     }
 
     /// What the platform holds for an employee.
@@ -213,6 +289,26 @@ impl Process {
     pub fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+}
+
+impl Process {
+    /// Sends a signal: `TERM`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(mut self) -> std::process::ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the process has not ended within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

@@ -1,0 +1,264 @@
+//! What people get wrong: configuration, set-up, description, records. Each is told with what and where, and none of it
+//! stops more than it must.
+
+use std::process::{Command, Output};
+
+use crate::for_each_major;
+use crate::support::database;
+use crate::support::site::{Site, eventually};
+
+const DESCRIBE: &str = include_str!("../../sql/demo/describe.sql");
+
+fn program(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_benefits-sync"));
+    command.args(arguments).env_clear().output().unwrap()
+}
+
+/// The exit code and what is said on standard error.
+fn told(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8(output.stderr.clone()).unwrap())
+}
+
+/// Runs with this configuration in a file of its own; the answer, with the file's name.
+fn run_with(config: &str) -> (Option<i32>, String, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mine.toml");
+    std::fs::write(&path, config).unwrap();
+    let path = path.to_str().unwrap();
+    let (code, text) = told(&program(&["run", "--config", path]));
+    (code, text, path.to_owned())
+}
+
+const WELL: &str = "[database]\nurl = \"postgresql://hr@127.0.0.1:1/hr\"\n[ledger]\nfingerprint_key_file = \"/nonexistent/key\"\n\
+[benefits]\nplatform_id = \"demo\"\nbase_url = \"http://127.0.0.1:1\"\ntoken_file = \"/t\"\nemail_source = \"work\"\n\
+[delivery]\nconcurrency = 4\n";
+
+#[test]
+fn a_bad_command_line_is_usage() {
+    for arguments in [&[][..], &["fly"], &["run", "--fast"], &["sandbox"], &["sandbox", "--listen", "here"]] {
+        let (code, text) = told(&program(arguments));
+        assert_eq!(code, Some(2), "{arguments:?}: {text}");
+        assert!(text.contains("--help") || text.contains("Usage"), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_named() {
+    let (code, text) = told(&program(&["run", "--config", "/nonexistent/mine.toml"]));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("/nonexistent/mine.toml"), "{text}");
+}
+
+#[test]
+fn every_bad_setting_is_named_with_its_file_and_key() {
+    for (from, to, named) in [
+        ("platform_id = \"demo\"", "", "platform_id"),
+        ("[benefits]", "[benefit]", "benefit"),
+        ("email_source = \"work\"", "email_source = \"private\"", "private"),
+        ("concurrency = 4", "concurrency = 0", "delivery.concurrency"),
+        ("concurrency = 4", "concurrency = \"many\"", "delivery.concurrency"),
+        ("concurrency = 4", "concurency = 4", "concurency"),
+        ("concurrency = 4", "timeout = \"soon\"", "timeout"),
+        ("concurrency = 4", "backoff_min = \"2m\"\nbackoff_max = \"1s\"", "delivery.backoff_max"),
+        ("postgresql://hr@127.0.0.1:1/hr", "mysql://hr@db/hr", "database.url"),
+        ("[ledger]", "slot = \"Benefits-Sync\"\n[ledger]", "database.slot"),
+        ("http://127.0.0.1:1\"", "ftp://x\"", "benefits.base_url"),
+        ("token_file = \"/t\"\n", "", "benefits.token_file"),
+        ("[delivery]", "[reconcile]\ntime_zone = \"Europe/Londn\"\n[delivery]", "reconcile.time_zone"),
+        ("[delivery]", "[reconcile]\ndaily_at = \"25:00\"\n[delivery]", "daily_at"),
+        ("[delivery]", "[guard]\nfraction = 2.0\n[delivery]", "guard.fraction"),
+        ("[delivery]", "[log]\nlevel = \"loud\"\n[delivery]", "log.level"),
+        ("[delivery]", "[http]\nlisten = \"nowhere\"\n[delivery]", "listen"),
+        ("platform_id = \"demo\"", "platform_id = \"demo", "line"),
+    ] {
+        let config = WELL.replacen(from, to, 1);
+        assert_ne!(config, WELL, "{from}");
+        let (code, text, path) = run_with(&config);
+        assert_eq!(code, Some(2), "{to}: {text}");
+        assert!(text.contains(named), "{to}: {text}");
+        assert!(text.contains(&path), "{to}: {text} names no file");
+    }
+}
+
+#[test]
+fn a_fingerprint_key_that_is_missing_or_none_is_named() {
+    let (code, text, _) = run_with(WELL);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("ledger.fingerprint_key_file /nonexistent/key"), "{text}");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "not a key, but a secret all the same").unwrap();
+    let (code, text, _) = run_with(&WELL.replace("/nonexistent/key", file.path().to_str().unwrap()));
+    assert_eq!(code, Some(2));
+    assert!(text.contains("fingerprint_key_file") && !text.contains("secret"), "{text}");
+}
+
+fn run_site(site: &Site) -> (Option<i32>, String) {
+    let path = site.config_file();
+    told(&program(&["run", "--config", path.to_str().unwrap()]))
+}
+
+for_each_major! {
+    async fn a_start_that_cannot_go_well_says_why_and_ends(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        // The address is taken: by the instance that runs.
+        let (code, text) = run_site(&site);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("http.listen"), "{text}");
+        site.stop().await;
+        let key = site.directory.path().join("key");
+        let kept = std::fs::read(&key).unwrap();
+        std::fs::write(&key, "a".repeat(64)).unwrap();
+        let (code, text) = run_site(&site);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("fingerprint_key_file") && text.contains("another key"), "{text}");
+        std::fs::write(&key, kept).unwrap();
+        let path = site.config_file();
+        let config = std::fs::read_to_string(&path).unwrap();
+        let run = |config: String| {
+            std::fs::write(&path, config).unwrap();
+            told(&program(&["run", "--config", path.to_str().unwrap()]))
+        };
+        let (code, text) = run(config.replace("platform_id = \"demo\"", "platform_id = \"other\""));
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("benefits.platform_id") && text.contains("demo"), "{text}");
+        let (code, text) = run(config.replace("postgres@", "nobody_such@"));
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains("database.url") && text.contains("nobody_such"), "{text}");
+        let empty = database(major).await;
+        let (code, text) = run(config.replace(&site.database.name, &empty.name));
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("setup"), "{text}");
+    }
+
+    async fn a_description_that_cannot_work_is_refused_with_what_and_where(major: u32) {
+        let site = Site::new(major).await;
+        site.hr
+            .batch_execute(
+                "create table hr.keyless (employee_id bigint, line text);
+                 create view hr.everybody as select id from hr.employee;
+                 create function hr.shout(text) returns text language sql stable as 'select upper($1)'",
+            )
+            .await
+            .unwrap();
+        let record = |query: &str| format!("select benefits.describe_record($record$ {query} $record$)");
+        let source = |arguments: &str| format!("select benefits.describe_source({arguments})");
+        for (sql, named) in [
+            (record("select id as employee_id, name from hr.nowhere"), "hr.nowhere"),
+            (record("select id as employee_id, name from hr.employee"), "name"),
+            (record("select id from hr.employee"), "employee_id"),
+            (record("select id as employee_id, surname, title as hat from hr.employee"), "hat"),
+            (record("select last_login as employee_id, surname from hr.employee"), "employee_id"),
+            (record("select e.id as employee_id, e::text as surname from hr.employee as e"), "whole row"),
+            (record("select id as employee_id, hr.shout(surname) as surname from hr.employee"), "hr.shout"),
+            (record("delete from hr.employee"), "syntax"),
+            (record("select id as employee_id, surname from hr.employee; drop table hr.email"), ";"),
+            (source("'hr.nowhere', employee_key => 'id'"), "hr.nowhere"),
+            (source("'hr.employee', employee_key => 'ident'"), "ident"),
+            (source("'hr.employee', employee_key => 'id', starter_flag => 'starts'"), "starts"),
+            (source("'hr.employee'"), "employee_key"),
+            (source("'hr.keyless', employee_key => 'employee_id', columns => array['line']"), "replica identity"),
+            (source("'hr.everybody', employee_key => 'id', columns => array['id']"), "everybody"),
+            (source("'hr.audit_log', employee_key => 'employee_id'"), "does not read"),
+            (source("'hr.department', affected => 'select nothing from hr.job where $1 is null'"), "nothing"),
+        ] {
+            let error = site.hr.batch_execute(&sql).await.expect_err(&sql);
+            let error = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error}"));
+            assert!(error.message().contains(named), "{sql}: {}", error.message());
+        }
+        let same: i64 = site.hr.query_one("select version from benefits.description", &[]).await.unwrap().get(0);
+        site.hr.batch_execute(DESCRIBE).await.unwrap();
+        let more: i64 = site.hr.query_one("select version from benefits.description", &[]).await.unwrap().get(0);
+        assert!(more > same);
+        // Nothing was left behind by the ones that were refused.
+        let mut site = site;
+        site.start().await;
+        site.sync(&["1"]).await;
+        assert_eq!(site.status("1").await.0, "successful");
+        site.stop().await;
+    }
+
+    async fn an_unreadable_an_ambiguous_and_a_missing_record_fail_alone(major: u32) {
+        let mut site = Site::new(major).await;
+        let anew = DESCRIBE.replace("        j.weekly_hours,", "        nullif(e.notes, '')::numeric as weekly_hours,");
+        assert_ne!(anew, DESCRIBE);
+        site.hr.batch_execute("update hr.employee set notes = '37.5'").await.unwrap();
+        site.hr.batch_execute("alter table hr.phone drop constraint phone_employee_kind_uq").await.unwrap();
+        site.hr.batch_execute(&anew).await.unwrap();
+        site.start().await;
+        let ids: Vec<String> = (1..=30).map(|id: i32| id.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        site.sync(&ids).await;
+        site.hr
+            .batch_execute(
+                "begin; update hr.employee set notes = 'rather often' where id = 7; \
+                 delete from hr.phone where employee_id = 8; \
+                 insert into hr.phone (employee_id, kind, number) values (8, 'mobile', '07700900001'), (8, 'mobile', '07700900002'); \
+                 update hr.employee set surname = 'Well'; \
+                 delete from hr.job_pay where employee_id = 9; delete from hr.job where employee_id = 9; \
+                 delete from hr.address where employee_id = 9; delete from hr.email where employee_id = 9; \
+                 delete from hr.phone where employee_id = 9; delete from hr.employee where id = 9; commit",
+            )
+            .await
+            .unwrap();
+        site.settled().await;
+        for (id, code) in [("7", "unreadable"), ("8", "ambiguous-record"), ("9", "record-gone")] {
+            assert_eq!(site.status(id).await, ("failed".to_owned(), Some(code.to_owned())), "{id}");
+            assert_ne!(site.held(id, "surname").as_deref(), Some("Well"), "{id}");
+        }
+        for id in ids.iter().filter(|id| !["7", "8", "9"].contains(id)) {
+            assert_eq!(site.held(id, "surname").as_deref(), Some("Well"), "{id}");
+        }
+        site.hr.batch_execute("update hr.employee set notes = '40' where id = 7; delete from hr.phone where number = '07700900002'").await.unwrap();
+        site.settled().await;
+        for id in ["7", "8"] {
+            assert_eq!(site.status(id).await.0, "successful", "{id}");
+        }
+        site.stop().await;
+    }
+
+    async fn an_unknown_employee_is_refused_and_nobody_is_requested(major: u32) {
+        let site = Site::new(major).await;
+        for ids in ["array['1', '999']", "array['1', 'x']", "array['']", "array['01']"] {
+            let error = site.hr.batch_execute(&format!("select benefits.sync({ids})")).await.unwrap_err();
+            assert!(error.as_db_error().unwrap().message().contains("unknown employee"), "{ids}");
+        }
+        let waiting: i64 = site.hr.query_one("select count(*) from benefits.request", &[]).await.unwrap().get(0);
+        assert_eq!(waiting, 0);
+    }
+
+    async fn padded_and_composite_keys_are_followed(major: u32) {
+        let mut site = Site::new(major).await;
+        // An HR system that keys people by char(10), and their addresses by a kind in char(12) and a boolean.
+        site.hr
+            .batch_execute(
+                "create schema old;
+                 create table old.person (code char(10) primary key, surname text, tick char(5));
+                 create table old.place (kind char(12), main boolean, code char(10), line text, primary key (kind, main));
+                 insert into old.person values ('P1', 'One', 'N'), ('P2', 'Two', 'N');
+                 insert into old.place values ('home', true, 'P1', 'Road'), ('home', false, 'P2', 'Lane');
+                 drop publication benefits_sync; truncate benefits.source, benefits.employee;
+                 select benefits.describe_record($$ select p.code as employee_id, p.surname, 'F'::text as gender, 'Mx'::text as title,
+                    'A'::text as forenames, '1990-01-01'::date as date_of_birth, lower(p.code) || '@x.example' as work_email,
+                    1::numeric as annual_pay, 'Per annum'::text as pay_basis, 'Calendar monthly'::text as pay_frequency,
+                    'Starter'::text as pay_change_reason, a.line as address_line_1
+                    from old.person as p left join old.place as a on a.code = p.code $$);
+                 select benefits.describe_source('old.person', employee_key => 'code', starter_flag => 'tick');
+                 select benefits.describe_source('old.place', employee_key => 'code')",
+            )
+            .await
+            .unwrap();
+        site.start().await;
+        site.sync(&["P1"]).await;
+        assert_eq!(site.status("P1").await, ("successful".to_owned(), None));
+        assert_eq!(site.held("P1", "addressLine1").as_deref(), Some("Road"));
+        site.hr.batch_execute("delete from old.place where main").await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("P1", "addressLine1"), None, "the row's key tells whose it was");
+        site.hr.batch_execute("update old.person set tick = 'Y' where code = 'P2'").await.unwrap();
+        eventually("P2 is a starter", async || site.sandbox.account_of("P2").is_some()).await;
+        site.settled().await;
+        assert_eq!(site.held("P2", "surname").as_deref(), Some("Two"));
+        site.stop().await;
+    }
+}

@@ -1,0 +1,119 @@
+//! Two that work at one ledger, and a decision that is overtaken while it is made.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use benefits_sync::ledger::Session;
+use benefits_sync::ledger::outcomes::{self, Outcome, StateName};
+use benefits_sync::ledger::work::{self, Work};
+use benefits_sync::postgres::Target;
+use benefits_sync::sandbox::{Sandbox, SandboxOptions};
+
+use crate::for_each_major;
+use crate::support::proof::prove;
+use crate::support::site::{Site, eventually};
+
+const MARK: &str = "insert into benefits.pending (employee_id, cause, changed_at, last_changed_at) \
+                    values ('1', 'change', now(), now())";
+
+/// A site at rest with employee 1 synced, and a session on its ledger.
+async fn at_rest(major: u32) -> (Site, Arc<Session>) {
+    let mut site = Site::new(major).await;
+    site.start().await;
+    site.sync(&["1"]).await;
+    site.stop().await;
+    let session = Session::connect(&Target::parse(&site.database.url).unwrap(), "test").await.unwrap();
+    (site, session)
+}
+
+async fn load(session: &Arc<Session>) -> Work {
+    work::load(session, vec!["1".to_owned()]).await.unwrap().pop().unwrap()
+}
+
+fn decided(work: &Work, state: StateName) -> Outcome {
+    Outcome {
+        discarded: false,
+        employee_id: work.employee_id.clone(),
+        seq: work.seq,
+        claim: None,
+        loaded_version: work.version,
+        create_unresolved: false,
+        version: work.version,
+        acknowledged: None,
+        unknown: work.unknown,
+        error: (state == StateName::Failed).then(|| ("format".to_owned(), "late".to_owned())),
+        state,
+        benefits_id: work.benefits_id.clone(),
+        linked: work.linked,
+        answered: Instant::now(),
+        synced: false,
+        refused: None,
+        lines: Vec::new(),
+    }
+}
+
+for_each_major! {
+    async fn a_decision_about_marks_that_were_cleared_does_not_clear_later_ones(major: u32) {
+        let (site, session) = at_rest(major).await;
+        site.hr.execute(MARK, &[]).await.unwrap();
+        let work = load(&session).await;
+        // Another instance delivers in the meantime, and HR changes the employee again.
+        site.hr.batch_execute("delete from benefits.pending").await.unwrap();
+        site.hr.execute(MARK, &[]).await.unwrap();
+        outcomes::record(&session, &[decided(&work, StateName::Successful)]).await.unwrap();
+        let left = site.hr.query_one("select count(*) from benefits.pending", &[]).await.unwrap();
+        assert_eq!(left.get::<_, i64>(0), 1, "the later change is lost");
+    }
+
+    async fn a_refusal_without_a_claim_counts_only_while_nobody_else_has_delivered(major: u32) {
+        let (site, session) = at_rest(major).await;
+        site.hr.execute(MARK, &[]).await.unwrap();
+        let work = load(&session).await;
+        site.hr.batch_execute("update benefits.enrolment set version = version + 1").await.unwrap();
+        let late = outcomes::record(&session, &[decided(&work, StateName::Failed)]).await.unwrap();
+        assert_eq!((late.len(), site.status("1").await.1), (0, None));
+        let again = load(&session).await;
+        let now = outcomes::record(&session, &[decided(&again, StateName::Failed)]).await.unwrap();
+        assert_eq!((now.len(), site.status("1").await.1.as_deref()), (1, Some("format")));
+    }
+
+    async fn who_is_marked_for_new_rules_is_not_decided_by_the_old_ones(major: u32) {
+        let site = Site::new(major).await;
+        let process = site.spawn().await;
+        site.hr.execute("update hr.employee set title = 'Herr Doktor' where id = 1", &[]).await.unwrap();
+        site.sync(&["1"]).await;
+        assert_eq!(site.status("1").await.1.as_deref(), Some("unknown-value"));
+        process.kill9();
+        // The marks are in the ledger, and delivery has not been told of the rules.
+        let go = site.directory.path().join("go");
+        let process = site.spawn_armed(&format!("pending-written=pause:{}", go.display()));
+        site.until_ready().await;
+        let translation = "insert into benefits.picklist_value values ('title', 'Herr Doktor', 'Dr')";
+        site.hr.execute(translation, &[]).await.unwrap();
+        eventually("it is translated", async || site.status("1").await.0 == "successful").await;
+        assert!(go.with_extension("reached").exists() && !go.exists());
+        std::fs::write(go, "").unwrap();
+        prove(&site).await;
+        assert_eq!(site.held("1", "title").as_deref(), Some("Dr"));
+        process.kill9();
+    }
+
+    async fn an_account_that_is_another_employees_in_the_ledger_stops_nobody_else(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        site.sync(&["1"]).await;
+        // The platform has forgotten everything, and gives its ids out again.
+        let address = site.sandbox.address();
+        let nobody = Sandbox::start(SandboxOptions::default()).await.unwrap();
+        std::mem::replace(&mut site.sandbox, nobody).stop().await.unwrap();
+        let empty = Sandbox::new(SandboxOptions { keep_bodies: true, ..SandboxOptions::default() });
+        site.sandbox = empty.start_at(address).await.unwrap();
+        for id in ["2", "3"] {
+            site.hr.execute("select benefits.sync(array[$1])", &[&id]).await.unwrap();
+            eventually("it is decided", async || site.status(id).await.0 != "in_progress").await;
+        }
+        assert_eq!(site.status("2").await, ("failed".to_owned(), Some("conflict".to_owned())));
+        assert_eq!(site.status("3").await, ("successful".to_owned(), None));
+        site.stop().await;
+    }
+}

@@ -1,0 +1,321 @@
+//! A platform that is down, slow or wrong: nobody is blamed for it, nothing is lost, and HR's server does not feel it.
+
+use std::time::Duration;
+
+use benefits_sync::sandbox::{Fault, FaultRule, Operation, SandboxOptions};
+
+use crate::support;
+use crate::support::proof::prove;
+use crate::support::site::{Site, eventually};
+
+const QUICK: &str = "[delivery]\ntimeout = \"500ms\"\nbackoff_min = \"20ms\"\nbackoff_max = \"200ms\"\n";
+
+/// A site that is up, with these employees synced. The platform's faults are not PostgreSQL's, so one version will do.
+async fn site(settings: &str, synced: std::ops::RangeInclusive<i64>) -> Site {
+    let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
+    let mut site = Site::with(18, options).await;
+    settings.clone_into(&mut site.more);
+    site.start().await;
+    sync(&site, synced).await;
+    site
+}
+
+async fn sync(site: &Site, ids: std::ops::RangeInclusive<i64>) {
+    let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+    site.sync(&ids.iter().map(String::as_str).collect::<Vec<_>>()).await;
+}
+
+async fn rename(site: &Site, surname: &str, up_to: i64) {
+    let sql = "update hr.employee set surname = $1 where id <= $2";
+    site.hr.execute(sql, &[&surname, &up_to]).await.unwrap();
+}
+
+async fn number(site: &Site, sql: &str) -> i64 {
+    site.hr.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn halted_for(site: &Site, code: &str) {
+    let metric = format!("benefits_sync_delivery_halted{{reason=\"{code}\"}} 1");
+    eventually("it is halted, and says so", async || {
+        let (status, text) = site.get("/readyz").await;
+        let shown = "select count(*) from benefits.site where halted_code = $1";
+        status == 503
+            && text.contains(code)
+            && site.get("/metrics").await.1.contains(&metric)
+            && site.hr.query_one(shown, &[&code]).await.unwrap().get::<_, i64>(0) == 1
+    })
+    .await;
+    assert_eq!(number(site, "select count(*) from benefits.enrolment where outcome = 'failed'").await, 0);
+}
+
+async fn goes_on(site: &Site) {
+    site.until_ready().await;
+    assert!(!site.get("/metrics").await.1.contains("delivery_halted{"));
+    prove(site).await;
+    assert_eq!(number(site, "select count(*) from benefits.site where halted_code is not null").await, 0);
+}
+
+/// Rules whose `{on}` is each of reads and writes.
+const SURVIVED: [&str; 11] = [
+    "unavailable,next=6",
+    "internal,next=3",
+    "internal-after,next=3",
+    "lost-before,next=3",
+    "lost-after,next=3",
+    "half-answer,next=3",
+    "wrong-content-type,next=3",
+    "huge-body,next=1",
+    "invalid-json,next=3",
+    "redirect,next=3",
+    "slow-answer,delay=900ms,next=2",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_wrong_answer_loses_a_change_or_makes_a_second_account() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=2).await;
+    let mut newcomer = 2;
+    for fault in SURVIVED {
+        for on in ["reads", "writes"] {
+            let rule = format!("{fault},on={on}");
+            site.sandbox.arm(rule.parse().unwrap());
+            newcomer += 1;
+            let surname = rule.chars().filter(char::is_ascii_alphabetic).collect::<String>();
+            rename(&site, &surname, 2).await;
+            // Ids beyond the people are those that were synced before, sent again in full.
+            let id = (newcomer % 28 + 1).to_string();
+            site.hr.execute("select benefits.sync(array[$1])", &[&id]).await.unwrap();
+            prove(&site).await;
+            assert_eq!(site.held("2", "surname"), Some(surname), "{rule}");
+            site.sandbox.disarm_all();
+        }
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_opens_the_breaker_and_drains_with_one_update_an_employee() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site("[delivery]\nbackoff_min = \"1s\"\nbackoff_max = \"2s\"\n", 1..=15).await;
+    site.sandbox.arm(FaultRule::always(Fault::Unavailable(None)));
+    rename(&site, "First", 15).await;
+    eventually("the breaker is open", async || {
+        site.get("/metrics").await.1.contains("benefits_sync_breaker_state 2")
+    })
+    .await;
+    let waiting = "select count(*) from benefits.pending where not_before > now() and attempts > 0";
+    eventually("the next attempts' times are in the ledger", async || number(&site, waiting).await > 0).await;
+    for surname in ["Second", "Third", "Fourth"] {
+        rename(&site, surname, 15).await;
+    }
+    site.passed().await;
+    // Sent at most once each before it opened, and one probe at a time since: not once a change.
+    assert!(site.sandbox.counts().faults["unavailable"] < 40, "{:?}", site.sandbox.counts().faults);
+    let before = site.sandbox.journal().last().unwrap().sequence;
+    assert_eq!(number(&site, "select count(*) from benefits.enrolment where outcome = 'failed'").await, 0);
+    site.sandbox.disarm_all();
+    prove(&site).await;
+    for id in 1..=15_i64 {
+        let id = id.to_string();
+        let sent = site.sandbox.journal_of(&id).into_iter().filter(|e| e.sequence > before && e.acted());
+        assert_eq!((sent.count(), site.held(&id, "surname").as_deref()), (1, Some("Fourth")), "{id}");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_token_halts_the_site_blames_nobody_and_a_new_one_resumes() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=3).await;
+    site.sandbox.set_token("rotated");
+    rename(&site, "Halted", 3).await;
+    halted_for(&site, "credentials").await;
+    assert_eq!(site.status("1").await.0, "in_progress");
+    std::fs::write(site.directory.path().join("token"), "rotated").unwrap();
+    goes_on(&site).await;
+    assert_eq!(site.held("3", "surname").as_deref(), Some("Halted"));
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_halt_whose_cause_is_mended_does_not_outlive_its_session() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=1).await;
+    site.sandbox.set_token("rotated");
+    rename(&site, "Halted", 1).await;
+    halted_for(&site, "credentials").await;
+    std::fs::write(site.directory.path().join("token"), "rotated").unwrap();
+    let sql = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+               where application_name = 'benefits-sync delivery' and datname = current_database()";
+    assert_eq!(number(&site, sql).await, 1);
+    goes_on(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suspended_platform_halts_the_site_until_it_is_active() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=2).await;
+    site.sandbox.set_suspended(true);
+    rename(&site, "Suspended", 2).await;
+    halted_for(&site, "platform-suspended").await;
+    // Asked again, the platform answers 200 and "suspended": still a halt.
+    let asked = || site.sandbox.counts().answers["getPlatform"][&200];
+    let before = asked();
+    eventually("it is asked again", async || asked() > before).await;
+    halted_for(&site, "platform-suspended").await;
+    site.sandbox.set_suspended(false);
+    goes_on(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forbidden_site_halts_until_it_is_allowed() {
+    halts_on("forbidden", "forbidden").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_that_is_not_found_halts_the_site_and_breaks_no_link() {
+    halts_on("not-found", "wrong-platform").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_withdrawn_platform_halts_the_site_and_breaks_no_link() {
+    halts_on("gone", "wrong-platform").await;
+}
+
+async fn halts_on(fault: &str, code: &str) {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=3).await;
+    site.sandbox.arm(fault.parse().unwrap());
+    rename(&site, "Withdrawn", 3).await;
+    halted_for(&site, code).await;
+    site.sandbox.disarm_all();
+    goes_on(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_linked_account_that_is_gone_is_broken_only_after_the_platform_was_proved() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=3).await;
+    for (id, gone) in [("1", false), ("2", true)] {
+        let account = site.sandbox.account_of(id).unwrap().id;
+        let proofs = || site.sandbox.counts().answers["getPlatform"][&200];
+        let before = proofs();
+        assert!(site.sandbox.remove_account(&account, gone));
+        rename(&site, &format!("Gone{id}"), 3).await;
+        site.settled().await;
+        assert_eq!(site.status(id).await, ("failed".to_owned(), Some("link-broken".to_owned())));
+        assert!(proofs() > before);
+        assert!(site.sandbox.account_of(id).is_none(), "never created again by itself");
+        assert_eq!(site.status("3").await.0, "successful");
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_429_holds_everybody_for_as_long_as_it_says() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=3).await;
+    // A date has whole seconds: three ahead are more than two.
+    for (round, after) in ["2", "date:3"].into_iter().enumerate() {
+        site.sandbox.arm(format!("429,retry-after={after},next=1").parse().unwrap());
+        let start: std::time::SystemTime =
+            site.hr.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
+        rename(&site, &format!("Round{round}"), 1).await;
+        eventually("one was throttled", async || site.sandbox.faults().is_empty()).await;
+        let held = "select count(*) from benefits.pending where not_before > now() + interval '1 second'";
+        eventually("its time is in the ledger", async || number(&site, held).await > 0).await;
+        rename(&site, &format!("Round{round}b"), 3).await;
+        prove(&site).await;
+        let sql = "select extract(epoch from min(at) - $1)::float8 from benefits.sync_history where at > $1";
+        let first: f64 = site.hr.query_one(sql, &[&start]).await.unwrap().get(0);
+        assert!(first >= 2.0, "sent after {first} s, though {after} was asked for");
+    }
+    site.stop().await;
+}
+
+/// `OUTAGE=600 OUTAGE_RATE=200` makes it last as long as the figures in the README: seconds, and changes a second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_keeps_no_wal_and_takes_no_memory_however_many_changes_come() {
+    if !support::wanted(18) {
+        return;
+    }
+    let setting = |name: &str, default: f64| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let (seconds, rate) = (setting("OUTAGE", 4.0), setting("OUTAGE_RATE", 500.0));
+    let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
+    let site = Site::with(18, options).await;
+    let process = site.spawn().await;
+    sync(&site, 1..=30).await;
+    site.sandbox.arm(FaultRule::always(Fault::Unavailable(None)));
+    let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    let change = site.hr.prepare("update hr.employee set known_as = $1 where id = $2").await.unwrap();
+    let changes = (seconds * rate) as i64;
+    let memory = || resident_bytes(process.child.id());
+    let (mut early, mut most, mut unconfirmed) = (0, 0, 0);
+    let mut last = vec![String::new(); 30];
+    for n in 0..changes {
+        every.tick().await;
+        let id = n % 30 + 1;
+        let name = format!("change {n}");
+        site.hr.execute(&change, &[&name, &id]).await.unwrap();
+        last[usize::try_from(id - 1).unwrap()] = name;
+        if n == changes / 4 {
+            early = memory();
+        }
+        if n % (changes / 8).max(1) == 0 {
+            most = most.max(memory());
+            site.passed().await;
+            let sql = "select (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint from pg_replication_slots \
+                       where slot_name = $1::text::name";
+            let row = site.hr.query_one(sql, &[&site.database.slot]).await.unwrap();
+            unconfirmed = unconfirmed.max(row.get::<_, i64>(0));
+        }
+    }
+    site.passed().await;
+    let late = memory();
+    eprintln!(
+        "{changes} changes in {seconds} s: at most {unconfirmed} bytes of WAL unconfirmed; memory {early} bytes early, \
+         {late} late, {most} at most"
+    );
+    // Other tests share the server, and write WAL between the two looks.
+    assert!(unconfirmed < 16 << 20, "{unconfirmed} bytes of WAL are kept");
+    assert!(late < early + early / 5 + (8 << 20), "{early} bytes grew to {late}");
+    let before = site.sandbox.counts().updated;
+    let end = site.sandbox.journal().last().unwrap().sequence;
+    site.sandbox.disarm_all();
+    eventually("it drains", async || number(&site, "select count(*) from benefits.pending").await == 0).await;
+    assert_eq!(site.sandbox.counts().updated, before + 30);
+    assert!(
+        site.sandbox.journal().iter().filter(|e| e.sequence > end).all(|e| e.operation == Operation::Update)
+    );
+    for (name, id) in last.iter().zip(1..) {
+        assert_eq!(site.held(&format!("{id}"), "knownAs").as_ref(), Some(name));
+    }
+    process.kill9();
+}
+
+fn resident_bytes(process: u32) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<i64>().unwrap() * 1024
+}
