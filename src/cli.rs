@@ -16,9 +16,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, Log, LogFormat};
 use crate::paint::Paint;
-use crate::pipeline::{RunError, StartError};
+use crate::pipeline::{CheckError, RunError, StartError};
 use crate::postgres::Target;
-use crate::{demo, doctor, pipeline, preview, sandbox, setup, status};
+use crate::reconcile::ReconcileError;
+use crate::{demo, doctor, pipeline, preview, reconcile, sandbox, setup, status};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -59,6 +60,8 @@ enum Command {
     Status(StatusArgs),
     /// Say what a first sync would do, to whom, and what blocks it; nothing is sent.
     Preview(PreviewArgs),
+    /// Compare everyone in HR with what Benefits has acknowledged; who is out of step is delivered by run.
+    Reconcile(reconcile::cli::ReconcileArgs),
     /// See it work: a throw-away PostgreSQL, a busy HR department, the pipeline and a simulated platform.
     Demo(demo::Args),
     /// Serve a simulated Benefits platform.
@@ -178,6 +181,7 @@ impl Command {
             Self::Doctor(args) => doctor_command(args).await,
             Self::Status(args) => status_command(args).await,
             Self::Preview(args) => preview_command(args).await,
+            Self::Reconcile(args) => reconcile_command(args).await,
             Self::Demo(args) => demo_command(args).await,
             Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
         }
@@ -283,6 +287,28 @@ async fn run(config: Config) -> Result<(), Exit> {
         };
         Exit::new(code, error)
     })
+}
+
+async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Exit> {
+    let config = Config::load(&args.config).map_err(|error| Exit::new(USAGE, error))?;
+    log_to_stderr(&config.log)?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let report = reconcile::cli::run(&config, &args, &shutdown).await.map_err(|error| {
+        let code = match &error {
+            reconcile::cli::CommandError::Check(CheckError::Start(StartError::NotSetUp(_)))
+            | reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
+            reconcile::cli::CommandError::Check(CheckError::Start(_)) => USAGE,
+            _ => FAILED,
+        };
+        Exit::new(code, error)
+    })?;
+    if args.json {
+        say(&serde_json::to_string_pretty(&report)?);
+    } else {
+        say(&report.table());
+    }
+    Ok(())
 }
 
 /// The first signal ends the edits, a second one everything. Dropping the demo takes its server away.

@@ -17,6 +17,7 @@ pub mod pgoutput;
 pub mod pipeline;
 pub mod postgres;
 pub mod preview;
+pub mod reconcile;
 pub mod record;
 pub mod replication;
 pub mod sandbox;

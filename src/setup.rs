@@ -28,6 +28,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "commands", sql: include_str!("../sql/migrations/004_commands.sql") },
     Migration { version: 5, name: "privileges", sql: include_str!("../sql/migrations/005_privileges.sql") },
     Migration { version: 6, name: "domain", sql: include_str!("../sql/migrations/006_domain.sql") },
+    Migration { version: 7, name: "reconcile", sql: include_str!("../sql/migrations/007_reconcile.sql") },
     Migration { version: 8, name: "status", sql: include_str!("../sql/migrations/008_status.sql") },
 ];
 

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
-use crate::ledger::{LedgerError, Session, Site};
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
@@ -126,6 +126,7 @@ pub struct Dispatcher<'o> {
     #[expect(clippy::option_option, reason = "nothing to show, an end to show, a halt to show")]
     unshown: Option<Option<String>>,
     paused: bool,
+    doubted: bool,
     ticks: u32,
     lanes: Lanes,
     pace: Pace,
@@ -142,6 +143,13 @@ impl<'o> Dispatcher<'o> {
         let session = Session::connect(&outfit.target, "benefits-sync delivery").await?;
         let token = work::take_token(&session).await?;
         work::rescue(&session).await?;
+        // The reader looks too, but nothing may leave before somebody has.
+        if let Some(followed) = Checkpoint::load(&session).await?
+            && followed.is_elsewhere(&session).await?
+        {
+            tracing::warn!("this is another server, or another timeline of it, than the ledger has followed");
+            doubt::note(&session, doubt::PLATFORM).await?;
+        }
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
         let site = Site::load(&session).await?;
@@ -164,6 +172,7 @@ impl<'o> Dispatcher<'o> {
             asked: false,
             unshown: Some(halted),
             paused: is_paused(&site),
+            doubted: false,
             ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
             pace: Pace::new(
@@ -177,6 +186,7 @@ impl<'o> Dispatcher<'o> {
             batchers,
             context,
         };
+        dispatcher.look_at_site().await?;
         dispatcher.ask_platform();
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
@@ -266,7 +276,9 @@ impl<'o> Dispatcher<'o> {
                     match end {
                         End::Settled(_) => self.resume(),
                         // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                        End::Postponed(_) | End::Halt(_) => self.context.gate.set_trial(false),
+                        End::Postponed(_) | End::Held | End::Unjudged | End::Halt(_) => {
+                            self.context.gate.set_trial(false);
+                        }
                     }
                 }
                 match end {
@@ -438,9 +450,29 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), DeliveryError> {
+    /// Whether delivery waits: paused by a person, or for the comparison with the platform.
+    async fn look_at_site(&mut self) -> Result<Site, DeliveryError> {
         let site = Site::load(&self.session).await?;
+        let doubted = site.doubt.as_deref() == Some(doubt::PLATFORM);
         self.paused = is_paused(&site);
+        if doubted != self.doubted {
+            self.doubted = doubted;
+            if doubted {
+                tracing::warn!("delivery waits until everyone was compared with the platform");
+            } else {
+                tracing::info!("the comparison with the platform has ended; delivery goes on");
+            }
+            if self.context.gate.halted().is_none() {
+                let code = doubted.then_some("platform-doubt");
+                self.outfit.metrics.halted(code);
+                self.outfit.halted.send_replace(code.map(str::to_owned));
+            }
+        }
+        Ok(site)
+    }
+
+    async fn tick(&mut self) -> Result<(), DeliveryError> {
+        let site = self.look_at_site().await?;
         let halted = self.context.gate.halted();
         let stored = site.halted_code.as_deref();
         if halted.as_deref() == Some(ANOTHER_WRITER)
