@@ -56,17 +56,6 @@ state as (
     from o inner join turn as t on t.employee_id = o.employee_id
     where e.employee_id = o.employee_id
 ),
-failed as (
-    insert into benefits.failed (employee_id)
-    select o.employee_id from o inner join turn as t on t.employee_id = o.employee_id
-    where o.outcome = 'failed' and not exists (select from benefits.failed as f where f.employee_id = o.employee_id)
-    on conflict do nothing
-),
-mended as (
-    delete from benefits.failed as f
-    using o inner join turn as t on t.employee_id = o.employee_id
-    where f.employee_id = o.employee_id and o.outcome <> 'failed'
-),
 lines as (
     insert into benefits.history
         (employee_id, event, fields, outcome, error_code, error, requested_by, latency, request_id)

@@ -46,6 +46,8 @@ const SCAN_MAX: i64 = 5_000;
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The halt that only `benefits.resume()` lifts.
 const ANOTHER_WRITER: &str = "another-writer";
+/// How old the platform's picklists and packages may get while they block somebody.
+const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_secs(60);
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
 
@@ -117,6 +119,8 @@ pub struct Dispatcher<'o> {
     /// Somebody was loaded with newer rules in force: they are read before anybody else is.
     rules_stale: bool,
     lists_at: Instant,
+    /// How old the lists may get: less where they have blocked somebody since they were fetched.
+    lists_max_age: Duration,
     asked_at: Instant,
     /// The platform is being asked whether it is there.
     asking: bool,
@@ -167,6 +171,7 @@ impl<'o> Dispatcher<'o> {
             rules: Arc::new(site_rules::load(&session, &outfit.config, None).await?),
             session,
             lists_at: Instant::now(),
+            lists_max_age: LISTS_MAX_AGE,
             asked_at: Instant::now(),
             asking: false,
             asked: false,
@@ -387,6 +392,9 @@ impl<'o> Dispatcher<'o> {
                 });
             }
             Decision::Reject(rejection) => {
+                if matches!(rejection.code.as_str(), "unknown-value" | "no-package") {
+                    self.lists_max_age = LISTS_MAX_AGE_BLOCKED;
+                }
                 self.events.spawn(async move {
                     let end = match held_back(&context, ending).await {
                         Ok(None) => job::reject(&context, loaded, rejection).await,
@@ -484,7 +492,7 @@ impl<'o> Dispatcher<'o> {
             // Found by another instance, or before a restart: only a person lifts it.
             self.halt(ANOTHER_WRITER);
         } else if self.asked_at.elapsed() > ASK_EVERY
-            && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
+            && (halted.is_some() || self.lists_at.elapsed() > self.lists_max_age)
         {
             self.ask_platform();
         }
@@ -526,6 +534,7 @@ impl<'o> Dispatcher<'o> {
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
+                self.lists_max_age = LISTS_MAX_AGE;
                 match self.context.gate.halted().as_deref() {
                     None | Some(ANOTHER_WRITER) => {}
                     Some(code) if HaltReason::is_over_when_asked_well(code) => self.resume(),

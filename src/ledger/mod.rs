@@ -21,6 +21,7 @@ pub mod outcomes;
 mod session;
 pub mod site;
 mod snapshot;
+mod users;
 pub mod work;
 
 pub use checkpoint::{Checkpoint, PersistedLsn};
@@ -29,3 +30,4 @@ pub use marks::{Batch, MarkSettings, Marked, Marks};
 pub use session::Session;
 pub use site::Site;
 pub use snapshot::{Snapshot, SnapshotError};
+pub use users::TransactionUsers;

@@ -35,7 +35,7 @@ use crate::config::Config;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
-use crate::ledger::Session;
+use crate::ledger::{Session, TransactionUsers};
 use crate::metrics::{Metrics, MetricsError};
 use crate::reconcile;
 
@@ -75,6 +75,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         .map_err(|error| RunError::Listen { address, reason: error.to_string() })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
+    let users = Arc::new(TransactionUsers::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(clock::run(
@@ -87,6 +88,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         config: Arc::clone(&config),
         targets: started.targets.clone(),
         notify,
+        users: Arc::clone(&users),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
         shutdown: shutdown.clone(),
@@ -111,7 +113,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     }));
-    tasks.spawn(observer::run(config, started.targets.sql, metrics, shutdown.clone()));
+    tasks.spawn(observer::run(config, started.targets.sql, metrics, users, shutdown.clone()));
     shutdown.cancelled().await;
     tracing::info!("stopping: what is under way ends first");
     let ended = tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;

@@ -7,20 +7,28 @@ use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::ledger::{LedgerError, Session};
+use crate::ledger::{LedgerError, Session, TransactionUsers};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::postgres::Target;
 
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(5);
-/// Looks between two counts of all employees, which cost more.
-const COUNT_EVERY: u32 = 6;
+/// Between two looks at who has a transaction open.
+const EVERY: Duration = Duration::from_millis(200);
+/// Such looks between two at everything else.
+const SLOT_EVERY: u32 = 25;
+/// Such looks between two counts of all employees, which cost more.
+const COUNT_EVERY: u32 = 6 * SLOT_EVERY;
 /// What "lately" is for the WAL's rate.
 const RATE_WINDOW_SECONDS: f64 = 600.0;
 
 /// Keeps the gauges true until `shutdown`.
-pub(super) async fn run(config: Arc<Config>, target: Target, metrics: Metrics, shutdown: CancellationToken) {
+pub(super) async fn run(
+    config: Arc<Config>,
+    target: Target,
+    metrics: Metrics,
+    users: Arc<TransactionUsers>,
+    shutdown: CancellationToken,
+) {
     let mut session: Option<Arc<Session>> = None;
     let mut looks = 0_u32;
     let mut rate = WalRate::default();
@@ -29,7 +37,10 @@ pub(super) async fn run(config: Arc<Config>, target: Target, metrics: Metrics, s
     while shutdown.run_until_cancelled(every.tick()).await.is_some() {
         let looked = async {
             let session = super::reopened(&mut session, &target, "benefits-sync observer").await.ok()?;
-            slot(&session, &config.database.slot, &metrics, &mut rate).await.ok()?;
+            users.look(&session).await.ok()?;
+            if looks.is_multiple_of(SLOT_EVERY) {
+                slot(&session, &config.database.slot, &metrics, &mut rate).await.ok()?;
+            }
             if looks.is_multiple_of(COUNT_EVERY) {
                 count(&session, &metrics).await.ok()?;
             }

@@ -13,7 +13,7 @@ use super::start::Targets;
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
-use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, doubt, site};
+use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, doubt, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
@@ -41,6 +41,7 @@ pub(super) struct Setting {
     pub(super) config: Arc<Config>,
     pub(super) targets: Targets,
     pub(super) notify: mpsc::Sender<Notice>,
+    pub(super) users: Arc<TransactionUsers>,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
     pub(super) shutdown: CancellationToken,
@@ -213,6 +214,7 @@ async fn read(
             i32::try_from(setting.config.guard.minimum).unwrap_or(i32::MAX),
             setting.config.guard.fraction,
         ),
+        users: Arc::clone(&setting.users),
     };
     let marks = Marks::new(Arc::clone(&session), hasher, settings);
     marks.complete_mass_changes().await?;
