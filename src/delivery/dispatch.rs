@@ -266,7 +266,9 @@ impl<'o> Dispatcher<'o> {
                     match end {
                         End::Settled(_) => self.resume(),
                         // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                        End::Postponed(_) | End::Halt(_) => self.context.gate.set_trial(false),
+                        End::Postponed(_) | End::Held | End::Unjudged | End::Halt(_) => {
+                            self.context.gate.set_trial(false);
+                        }
                     }
                 }
                 match end {
