@@ -249,9 +249,10 @@ async fn read(
     };
     // A graceful stop: what was handed over becomes durable and is confirmed before the connection closes.
     drop(reader.handed);
-    match tokio::time::timeout(CLOSE_MAX, &mut marking).await {
-        Ok(marked) => drop(marked.map_err(ReadError::Marker)??),
-        Err(_elapsed) => marking.abort(),
+    if let Ok(done) = tokio::time::timeout(CLOSE_MAX, &mut marking).await {
+        done.map_err(ReadError::Marker)??;
+    } else {
+        marking.abort();
     }
     reader.watch.close(&reader.session).await?;
     reader.stream.close(CLOSE_MAX).await?;

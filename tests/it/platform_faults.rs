@@ -282,18 +282,18 @@ async fn an_outage_keeps_no_wal_and_takes_no_memory_however_many_changes_come() 
     if !support::wanted(18) {
         return;
     }
-    let setting = |name: &str, default: f64| {
+    let setting = |name: &str, default: u32| {
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
-    let (seconds, rate) = (setting("OUTAGE", 4.0), setting("OUTAGE_RATE", 500.0));
+    let (seconds, rate) = (setting("OUTAGE", 4), setting("OUTAGE_RATE", 500));
     let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
     let site = Site::with(18, options).await;
     let process = site.spawn().await;
     sync(&site, 1..=30).await;
     site.sandbox.arm(FaultRule::always(Fault::Unavailable(None)));
-    let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    let mut every = tokio::time::interval(Duration::from_secs(1) / rate);
     let change = site.hr.prepare("update hr.employee set known_as = $1 where id = $2").await.unwrap();
-    let changes = (seconds * rate) as i64;
+    let changes = i64::from(seconds) * i64::from(rate);
     let memory = || resident_bytes(process.child.id());
     let (mut early, mut most, mut unconfirmed) = (0, 0, 0);
     let mut last = vec![String::new(); 30];
