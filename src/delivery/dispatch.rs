@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::guard::{self, Ending, Judged};
 use super::job::{self, Context, End, Reserved};
 use super::lanes::Lanes;
-use super::outcome::{Class, Failure};
+use super::outcome::{Class, Failure, HaltReason};
 use super::pace::Pace;
 use super::retry::Schedule;
 use super::site_rules::{self, Lists};
@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
-use crate::ledger::{LedgerError, Session, Site};
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
@@ -130,6 +130,7 @@ pub struct Dispatcher<'o> {
     #[expect(clippy::option_option, reason = "nothing to show, an end to show, a halt to show")]
     unshown: Option<Option<String>>,
     paused: bool,
+    doubted: bool,
     ticks: u32,
     lanes: Lanes,
     pace: Pace,
@@ -146,6 +147,13 @@ impl<'o> Dispatcher<'o> {
         let session = Session::connect(&outfit.target, "benefits-sync delivery").await?;
         let token = work::take_token(&session).await?;
         work::rescue(&session).await?;
+        // The reader looks too, but nothing may leave before somebody has.
+        if let Some(followed) = Checkpoint::load(&session).await?
+            && followed.is_elsewhere(&session).await?
+        {
+            tracing::warn!("this is another server, or another timeline of it, than the ledger has followed");
+            doubt::note(&session, doubt::PLATFORM).await?;
+        }
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
         let site = Site::load(&session).await?;
@@ -169,6 +177,7 @@ impl<'o> Dispatcher<'o> {
             asked: false,
             unshown: Some(halted),
             paused: is_paused(&site),
+            doubted: false,
             ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
             pace: Pace::new(
@@ -182,6 +191,7 @@ impl<'o> Dispatcher<'o> {
             batchers,
             context,
         };
+        dispatcher.look_at_site().await?;
         dispatcher.ask_platform();
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
@@ -234,6 +244,9 @@ impl<'o> Dispatcher<'o> {
 
     fn load_more(&mut self) {
         let busy = self.lanes.under_way();
+        if busy > 0 && self.context.gate.is_on_trial() {
+            return;
+        }
         let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
         let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
@@ -263,7 +276,17 @@ impl<'o> Dispatcher<'o> {
             Event::Asked(answer) => self.platform_answered(answer).await,
             Event::Delivered { id, end } => {
                 self.pace.ended(Instant::now());
-                match end? {
+                let end = end?;
+                if self.context.gate.is_on_trial() {
+                    match end {
+                        End::Settled(_) => self.resume(),
+                        // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
+                        End::Postponed(_) | End::Held | End::Unjudged | End::Halt(_) => {
+                            self.context.gate.set_trial(false);
+                        }
+                    }
+                }
+                match end {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
                     }
@@ -435,9 +458,29 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), DeliveryError> {
+    /// Whether delivery waits: paused by a person, or for the comparison with the platform.
+    async fn look_at_site(&mut self) -> Result<Site, DeliveryError> {
         let site = Site::load(&self.session).await?;
+        let doubted = site.doubt.as_deref() == Some(doubt::PLATFORM);
         self.paused = is_paused(&site);
+        if doubted != self.doubted {
+            self.doubted = doubted;
+            if doubted {
+                tracing::warn!("delivery waits until everyone was compared with the platform");
+            } else {
+                tracing::info!("the comparison with the platform has ended; delivery goes on");
+            }
+            if self.context.gate.halted().is_none() {
+                let code = doubted.then_some("platform-doubt");
+                self.outfit.metrics.halted(code);
+                self.outfit.halted.send_replace(code.map(str::to_owned));
+            }
+        }
+        Ok(site)
+    }
+
+    async fn tick(&mut self) -> Result<(), DeliveryError> {
+        let site = self.look_at_site().await?;
         let halted = self.context.gate.halted();
         let stored = site.halted_code.as_deref();
         if halted.as_deref() == Some(ANOTHER_WRITER)
@@ -492,8 +535,14 @@ impl<'o> Dispatcher<'o> {
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
                 self.lists_max_age = LISTS_MAX_AGE;
-                if self.context.gate.halted().is_some_and(|code| code != ANOTHER_WRITER) {
-                    self.resume();
+                match self.context.gate.halted().as_deref() {
+                    None | Some(ANOTHER_WRITER) => {}
+                    Some(code) if HaltReason::is_over_when_asked_well(code) => self.resume(),
+                    // Reading proves nothing of writing, nor of our own query: one employee tries.
+                    Some(_) => {
+                        self.context.gate.set_trial(true);
+                        self.lanes.more_in_ledger();
+                    }
                 }
             }
             Err(failure) => self.platform_failed(&failure),
@@ -512,6 +561,7 @@ impl<'o> Dispatcher<'o> {
 
     /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
     fn halt(&mut self, code: &str) {
+        self.context.gate.set_trial(false);
         if self.context.gate.halted().is_none() {
             tracing::error!(code, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);

@@ -40,6 +40,8 @@ struct State {
     /// 429s without a wait of their own since the last request that was answered otherwise.
     throttled: u32,
     halted: Option<String>,
+    /// Halted, and one employee may go nevertheless: to see whether the cause is mended.
+    trial: bool,
 }
 
 /// Leave for one request.
@@ -59,7 +61,13 @@ impl Gate {
             rate: Rate::new(delivery.requests_per_second),
             schedule,
             closed: CancellationToken::new(),
-            state: Mutex::new(State { breaker, ill: HashSet::new(), throttled: 0, halted: None }),
+            state: Mutex::new(State {
+                breaker,
+                ill: HashSet::new(),
+                throttled: 0,
+                halted: None,
+                trial: false,
+            }),
         }
     }
 
@@ -111,12 +119,27 @@ impl Gate {
 
     /// Stops delivery for the site.
     pub fn halt(&self, code: &str) {
-        self.state().halted = Some(code.to_owned());
+        let mut state = self.state();
+        state.halted = Some(code.to_owned());
+        state.trial = false;
+    }
+
+    /// Lets one employee go although the site is halted, or ends that.
+    pub fn set_trial(&self, on: bool) {
+        self.state().trial = on;
+    }
+
+    /// Whether the site is halted and one employee may go nevertheless.
+    pub fn is_on_trial(&self) -> bool {
+        let state = self.state();
+        state.trial && state.halted.is_some()
     }
 
     /// Goes on after a halt.
     pub fn resume(&self) {
-        self.state().halted = None;
+        let mut state = self.state();
+        state.halted = None;
+        state.trial = false;
     }
 
     /// Lets nobody in any more; who is in ends.
@@ -135,11 +158,11 @@ impl Gate {
     }
 
     /// How many employees may be prepared beyond those under way: none while it is known that nothing can go, one where
-    /// the breaker wants a probe.
+    /// the breaker wants a probe or a halt is on trial.
     pub fn room(&self, wanted: usize) -> usize {
         if self.refusal().is_err() {
             0
-        } else if self.breaker() == BreakerState::Closed {
+        } else if self.breaker() == BreakerState::Closed && !self.is_on_trial() {
             wanted
         } else {
             wanted.min(1)
@@ -151,7 +174,7 @@ impl Gate {
             return Err(wait);
         }
         let state = self.state();
-        if state.halted.is_some() {
+        if state.halted.is_some() && !state.trial {
             return Err(HALT_WAIT);
         }
         let left = state.breaker.blocked_until().map(|until| until.saturating_duration_since(Instant::now()));

@@ -107,6 +107,13 @@ impl HaltReason {
             Self::WrongPlatform => "wrong-platform",
         }
     }
+
+    /// Whether a halt with this code has no cause any more once the platform and its lists can be read.
+    pub fn is_over_when_asked_well(code: &str) -> bool {
+        [Self::Credentials, Self::Suspended, Self::WrongPlatform]
+            .into_iter()
+            .any(|reason| reason.as_str() == code)
+    }
 }
 
 impl Failure {

@@ -167,7 +167,7 @@ impl Marks {
             self.session.execute("count a change of the rules", sql, &[]).await?;
         }
         if touches.roster {
-            self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
+            super::doubt::note(&self.session, "roster").await?;
             marked.reconcile = true;
         }
         self.session.batch("commit marks", "commit").await?;

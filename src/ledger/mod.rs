@@ -11,8 +11,11 @@
 //! survives a crash of PostgreSQL. Statements that lock several rows lock them in the order of the employee's id, so that
 //! the marker, the outcomes and other instances cannot deadlock.
 
+pub mod accounts;
 mod checkpoint;
+pub mod doubt;
 mod error;
+pub mod everyone;
 mod marks;
 pub mod outcomes;
 mod session;

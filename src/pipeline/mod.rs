@@ -18,6 +18,7 @@ mod health;
 mod marker;
 mod observer;
 mod reader;
+mod slot;
 mod start;
 
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use health::{Health, NotReady};
-pub use start::{StartError, Started, fingerprint_key, targets};
+pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
 
 use crate::config::Config;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
@@ -36,6 +37,7 @@ use crate::delivery::retry::Schedule;
 use crate::http;
 use crate::ledger::{Session, TransactionUsers};
 use crate::metrics::{Metrics, MetricsError};
+use crate::reconcile;
 
 /// Notices that may wait; a dispatcher that is behind finds the rest by its scan.
 const NOTICES_MAX: usize = 1024;
@@ -102,7 +104,15 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
     } else {
         tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
+        health.set_ledger(true);
     }
+    tasks.spawn(reconcile::supervise(reconcile::Setting {
+        config: Arc::clone(&config),
+        target: started.targets.sql.clone(),
+        key: started.key,
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    }));
     tasks.spawn(observer::run(config, started.targets.sql, metrics, users, shutdown.clone()));
     shutdown.cancelled().await;
     tracing::info!("stopping: what is under way ends first");

@@ -194,6 +194,30 @@ async fn a_withdrawn_platform_halts_the_site_and_breaks_no_link() {
     halts_on("gone", "wrong-platform").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_may_read_and_not_write_stays_halted_and_tries_one_employee_at_a_time() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=20).await;
+    site.sandbox.arm("forbidden,on=writes".parse().unwrap());
+    rename(&site, "Forbidden", 20).await;
+    halted_for(&site, "forbidden").await;
+    let refused = || site.sandbox.counts().faults["forbidden"];
+    let asked = || site.sandbox.counts().answers["getPlatform"][&200];
+    let (refused_before, asked_before) = (refused(), asked());
+    eventually("it was tried once more", async || {
+        assert_eq!(site.get("/readyz").await.0, 503, "it was never over");
+        asked() > asked_before && refused() > refused_before
+    })
+    .await;
+    assert_eq!(refused(), refused_before + 1);
+    site.sandbox.disarm_all();
+    goes_on(&site).await;
+    assert_eq!(site.held("20", "surname").as_deref(), Some("Forbidden"));
+    site.stop().await;
+}
+
 async fn halts_on(fault: &str, code: &str) {
     if !support::wanted(18) {
         return;
@@ -258,18 +282,18 @@ async fn an_outage_keeps_no_wal_and_takes_no_memory_however_many_changes_come() 
     if !support::wanted(18) {
         return;
     }
-    let setting = |name: &str, default: f64| {
+    let setting = |name: &str, default: u32| {
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
     };
-    let (seconds, rate) = (setting("OUTAGE", 4.0), setting("OUTAGE_RATE", 500.0));
+    let (seconds, rate) = (setting("OUTAGE", 4), setting("OUTAGE_RATE", 500));
     let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
     let site = Site::with(18, options).await;
     let process = site.spawn().await;
     sync(&site, 1..=30).await;
     site.sandbox.arm(FaultRule::always(Fault::Unavailable(None)));
-    let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
+    let mut every = tokio::time::interval(Duration::from_secs(1) / rate);
     let change = site.hr.prepare("update hr.employee set known_as = $1 where id = $2").await.unwrap();
-    let changes = (seconds * rate) as i64;
+    let changes = i64::from(seconds) * i64::from(rate);
     let memory = || resident_bytes(process.child.id());
     let (mut early, mut most, mut unconfirmed) = (0, 0, 0);
     let mut last = vec![String::new(); 30];

@@ -31,6 +31,8 @@ const CONTENT: &str = concat!(
     include_str!("../../../sql/migrations/004_commands.sql"),
     include_str!("../../../sql/migrations/005_privileges.sql"),
     include_str!("../../../sql/migrations/006_domain.sql"),
+    include_str!("../../../sql/migrations/008_status.sql"),
+    include_str!("../../../sql/migrations/007_reconcile.sql"),
     include_str!("../../../sql/demo/schema.sql"),
     include_str!("../../../sql/demo/describe.sql"),
     include_str!("site.rs"),
@@ -159,6 +161,11 @@ impl Site {
     /// As [`Site::spawn`], with fail points (see `src/failpoint.rs`), and without waiting: it may not live to be ready.
     pub fn spawn_armed(&self, failpoints: &str) -> Process {
         self.launch(|command| command.env("BENEFITS_SYNC_FAILPOINTS", failpoints))
+    }
+
+    /// Another instance of the same configuration, its pages at a port of its own.
+    pub fn spawn_second(&self) -> Process {
+        self.launch(|command| command.env("BENEFITS_SYNC_HTTP__LISTEN", "127.0.0.1:0"))
     }
 
     fn launch(&self, configure: impl FnOnce(&mut Command) -> &mut Command) -> Process {
