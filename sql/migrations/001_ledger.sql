@@ -195,6 +195,7 @@ create table benefits.pending (
     ending_kind text,
     hold_id bigint,
     hold_seq bigint,
+    hold_ending bytea,
     hold_passed boolean not null default false,
     constraint pending_pk primary key (employee_id),
     constraint pending_cause_ck check (
@@ -219,6 +220,8 @@ comment on column benefits.pending.ending is
 'Keyed hash of the record that was judged to end the employee (a leave date, a lost mandatory field, a deleted row).';
 comment on column benefits.pending.hold_seq is
 'The marks counted when the employee was held: only another mark makes them due again.';
+comment on column benefits.pending.hold_ending is
+'The ending that is held, whatever has been marked since: what a person discards.';
 comment on column benefits.pending.hold_passed is
 'A person has released the employee from a hold: not held again.';
 create index pending_batch_ix on benefits.pending (batch) where batch is not null;

@@ -315,6 +315,7 @@ create table benefits.mass_change (
     complete boolean not null default true,
     noted_at timestamptz not null default clock_timestamp(),
     transaction_user text,
+    is_comparison boolean not null default false,
     constraint mass_change_pk primary key (batch)
 );
 comment on column benefits.mass_change.transaction_user is
@@ -429,7 +430,7 @@ begin
     set reason = why_, added_at = clock_timestamp(), transaction_user = coalesce(h.transaction_user, who)
     where h.hold_id = into_hold;
     update benefits.pending as p
-    set hold_id = into_hold, hold_seq = p.seq, batch = null where p.employee_id = any (ids);
+    set hold_id = into_hold, hold_seq = p.seq, hold_ending = p.ending, batch = null where p.employee_id = any (ids);
     insert into benefits.history (employee_id, event, fields, outcome, error_code, error, requested_by)
     select p.employee_id, 'held', case p.ending_kind when 'leave-date' then 1 << 19 else 0 end, 'waiting', 'mass-change',
         format('Held by the mass-change guard (hold %s): a person releases or discards it.', into_hold), p.requested_by
@@ -453,7 +454,8 @@ begin
     perform from benefits.pending as p where p.employee_id = any (ids) order by p.employee_id for update;
     -- Held already, and still an ending after another change: stays where it is.
     update benefits.pending as p
-    set ending = i.mark, ending_kind = i.kind, hold_seq = case when h.hold_id is null then p.hold_seq else i.seq end
+    set ending = i.mark, ending_kind = i.kind, hold_seq = case when h.hold_id is null then p.hold_seq else i.seq end,
+        hold_ending = case when h.hold_id is null then p.hold_ending else i.mark end
     from unnest(ids, seqs, marks, kinds) as i (employee_id, seq, mark, kind)
     left join benefits.pending as o on o.employee_id = i.employee_id
     left join benefits.mass_hold as h on h.hold_id = o.hold_id and h.state = 'open'
@@ -507,7 +509,8 @@ begin
     perform benefits.count_endings(ids, share, least_, span, m.transaction_user);
     -- Those who are in a hold already stay in it, with what they are now.
     update benefits.pending as p
-    set batch = null, hold_seq = case when p.hold_id is null then null else p.seq end
+    set batch = null, hold_seq = case when p.hold_id is null then null else p.seq end,
+        hold_ending = case when p.hold_id is null then null else p.ending end
     where p.batch = which;
     delete from benefits.mass_change as c where c.batch = which;
     return true;
@@ -570,14 +573,14 @@ begin
         from unnest(ids) as i;
         if q.kind = 'discard' then
             update benefits.enrolment as e
-            set discarded = p.ending, version = greatest(e.version, p.intent_version),
+            set discarded = p.hold_ending, version = greatest(e.version, p.intent_version),
                 unknown_fields = e.unknown_fields | p.intent_fields
             from benefits.pending as p
             where p.employee_id = any (ids) and e.employee_id = p.employee_id;
             delete from benefits.pending as p where p.employee_id = any (ids) and p.seq = p.hold_seq and p.claim is null;
         end if;
         update benefits.pending as p
-        set hold_id = null, hold_seq = null, hold_passed = q.kind = 'release', not_before = null, progressed_at = clock_timestamp()
+        set hold_id = null, hold_seq = null, hold_ending = null, hold_passed = q.kind = 'release', not_before = null, progressed_at = clock_timestamp()
         where p.employee_id = any (ids);
         return query select p.employee_id from benefits.pending as p where p.employee_id = any (ids);
     end loop;

@@ -153,6 +153,10 @@ pub(super) async fn judge(
     rules_version: i64,
 ) -> Result<Judged, WorkError> {
     let away = WorkError::Away;
+    // Whoever was marking may have died; what an hour has not completed will not be.
+    let sql = "update benefits.mass_change set complete = true \
+               where not complete and noted_at < clock_timestamp() - interval '1 hour'";
+    session.execute("complete old mass changes", sql, &[]).await.map_err(away)?;
     let sql = "select batch from benefits.mass_change where complete order by batch";
     let batches = session.query("look for mass changes", sql, &[]).await.map_err(away)?;
     let mut judged = Judged::Nothing;

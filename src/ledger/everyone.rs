@@ -111,6 +111,20 @@ pub async fn correct_owners(session: &Session, ids: &[String]) -> Result<(i64, V
     Ok(rows.first().map_or((0, Vec::new()), |row| (row.get("corrected"), row.get("left_behind"))))
 }
 
+/// What is marked from now on is one mass change: the guard judges it whole, so that a comparison that finds a thousand
+/// leavers ends none of them before a person has looked.
+pub async fn begin_marking(session: &Session) -> Result<(), LedgerError> {
+    end_marking(session).await?;
+    let sql = "insert into benefits.mass_change (complete, is_comparison) values (false, true)";
+    session.execute("note a comparison", sql, &[]).await.map(|_| ())
+}
+
+/// Everything is marked.
+pub async fn end_marking(session: &Session) -> Result<(), LedgerError> {
+    let sql = "update benefits.mass_change set complete = true where is_comparison and not complete";
+    session.execute("complete a comparison", sql, &[]).await.map(|_| ())
+}
+
 /// Marks employees as out of step. `ids` are sorted.
 pub async fn mark(session: &Session, ids: &[String]) -> Result<u64, LedgerError> {
     if ids.is_empty() {

@@ -76,7 +76,7 @@ impl Marks {
 
     /// Completes what a marker that died has left half marked: its commit comes again, with a mass change of its own.
     pub async fn complete_mass_changes(&self) -> Result<(), LedgerError> {
-        let sql = "update benefits.mass_change set complete = true where not complete";
+        let sql = "update benefits.mass_change set complete = true where not complete and not is_comparison";
         self.session.execute("complete mass changes", sql, &[]).await.map(|_| ())
     }
 

@@ -26,16 +26,23 @@ impl Comparison<'_> {
         }
         self.requests(doubt, dry, report).await?;
         self.progress.start(everyone::count(&self.session).await?);
+        if !dry {
+            everyone::begin_marking(&self.session).await?;
+        }
         let mut after = String::new();
         loop {
             self.go_on()?;
             let page = everyone::page(&self.session, &after, i64::try_from(PAGE).unwrap_or(1)).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after.clone_from(last);
             let count = page.len();
             self.employees(page, rules, doubt, dry, report).await?;
             self.progress.add(count);
         }
+        if !dry {
+            everyone::end_marking(&self.session).await?;
+        }
+        Ok(())
     }
 
     /// Who is new, whose starter flag was missed, who has gone.

@@ -103,6 +103,23 @@ async fn a_hold_names_whose_transaction_it_was_where_that_could_be_seen() {
 }
 
 #[tokio::test]
+async fn what_a_comparison_finds_is_judged_whole_too() {
+    let mut site = guarded(18).await;
+    site.stop().await;
+    // Changed while no slot was there to tell.
+    let drop = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1::text::name";
+    site.hr.execute(drop, &[&site.database.slot]).await.unwrap();
+    for id in 1..=5 {
+        let sql = format!("update hr.employee set leave_date = '2027-03-31' where id = {id}");
+        site.hr.batch_execute(&sql).await.unwrap();
+    }
+    site.start().await;
+    hold_of(&site, 5).await;
+    assert_eq!(left(&site), 0);
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn everybody_else_flows_while_people_are_held() {
     let mut site = guarded(18).await;
     site.hr
@@ -126,7 +143,14 @@ async fn what_was_discarded_stays_discarded_until_hr_changes_the_record_again() 
     let mut site = guarded(18).await;
     leave(&site, "1, 2, 3, 4").await;
     let (hold, _) = hold_of(&site, 4).await;
-    site.hr.execute("select benefits.discard($1)", &[&hold]).await.unwrap();
+    // Marked again by a comparison at that moment, and not judged again yet.
+    site.hr
+        .batch_execute(&format!(
+            "begin; update benefits.pending set seq = seq + 1, ending = null where employee_id in ('3', '4');
+             select benefits.discard({hold}); commit"
+        ))
+        .await
+        .unwrap();
     site.settled().await;
     assert_eq!(state_of_hold(&site, hold).await, "discarded");
     assert_eq!(site.status("1").await, ("successful".to_owned(), None));
