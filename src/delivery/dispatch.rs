@@ -47,7 +47,7 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The halt that only `benefits.resume()` lifts.
 const ANOTHER_WRITER: &str = "another-writer";
 /// How old the platform's picklists and packages may get while they block somebody.
-const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_secs(60);
+const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_mins(1);
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
 
