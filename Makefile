@@ -25,7 +25,7 @@ soak: ## The simulation with many seeds (SEEDS=200, FIRST_SEED=1), or with one a
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run
 
-check: ## What continuous integration runs: test, then lint
+check: ## What continuous integration runs: test, lint, dashboards and alerts
 	@.ci/run
 
 clean: ## Stop the test servers and remove what was built

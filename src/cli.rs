@@ -2,8 +2,10 @@
 //!
 //! 0 well · 1 failed · 2 bad usage or configuration · 3 not ready (the database is not set up).
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use secrecy::SecretString;
@@ -13,13 +15,18 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{Config, Log, LogFormat};
-use crate::pipeline::{RunError, StartError};
+use crate::paint::Paint;
+use crate::pipeline::{CheckError, RunError, StartError};
 use crate::postgres::Target;
-use crate::{demo, pipeline, sandbox, setup};
+use crate::reconcile::ReconcileError;
+use crate::{demo, doctor, pipeline, preview, reconcile, sandbox, setup, status};
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_READY: u8 = 3;
+
+/// Between two looks of `status --watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +54,14 @@ enum Command {
     Teardown(AdminArgs),
     /// Run the pipeline until it is told to stop (SIGTERM, SIGINT).
     Run(ConfigArgs),
+    /// Check every precondition and cost, and say what mends what is not well; writes nothing.
+    Doctor(DoctorArgs),
+    /// Show the state of things on one screen.
+    Status(StatusArgs),
+    /// Say what a first sync would do, to whom, and what blocks it; nothing is sent.
+    Preview(PreviewArgs),
+    /// Compare everyone in HR with what Benefits has acknowledged; who is out of step is delivered by run.
+    Reconcile(reconcile::cli::ReconcileArgs),
     /// See it work: a throw-away PostgreSQL, a busy HR department, the pipeline and a simulated platform.
     Demo(demo::Args),
     /// Serve a simulated Benefits platform.
@@ -76,6 +91,39 @@ struct SetupArgs {
     /// Print the SQL for a DBA to read and to run with psql, and change nothing.
     #[arg(long)]
     print: bool,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Look again every two seconds until interrupted; with --json a line each time.
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct PreviewArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Only this employee; may be given several times [default: everyone in HR].
+    #[arg(long, value_name = "ID")]
+    employee: Vec<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// A failure with its exit code.
@@ -130,6 +178,10 @@ impl Command {
                 log_to_stderr(&config.log)?;
                 run(config).await
             }
+            Self::Doctor(args) => doctor_command(args).await,
+            Self::Status(args) => status_command(args).await,
+            Self::Preview(args) => preview_command(args).await,
+            Self::Reconcile(args) => reconcile_command(args).await,
             Self::Demo(args) => demo_command(args).await,
             Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
         }
@@ -139,18 +191,89 @@ impl Command {
 async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
     let config = load(&args.admin.config)?;
     if args.print {
-        for step in setup::plan(&config) {
-            say(&format!("-- {}\nbegin;\n{}commit;\n", step.title, step.sql));
-        }
+        // With a DBA's address only what that database lacks.
+        let target = if args.admin.admin_url.is_some() { Some(admin(&args.admin)?) } else { None };
+        say(setup::script(target.as_ref(), &config).await?.trim_end());
         return Ok(());
     }
-    for title in setup::apply(&admin(&args.admin)?, &config).await? {
+    let target = admin(&args.admin)?;
+    let changes = setup::changes(&target, &config).await?;
+    for change in &changes {
+        say(&format!("will {change}"));
+    }
+    if changes.is_empty() {
+        say("nothing is missing; settings and privileges are set again");
+    }
+    for title in setup::apply(&target, &config).await? {
         say(&format!("done: {title}"));
     }
     say(
         "Next: describe the site with psql (see sql/demo/describe.sql for an example), then: benefits-sync run",
     );
     Ok(())
+}
+
+async fn doctor_command(args: DoctorArgs) -> Result<(), Exit> {
+    let config = load(&args.config)?;
+    let report = doctor::run(&config).await.map_err(|error| Exit::new(USAGE, error))?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&report)?
+    } else {
+        report.render(Paint::for_stdout()).trim_end().to_owned()
+    };
+    say(&text);
+    match report.worst() {
+        _ if !report.set_up => Err(Exit::new(NOT_READY, anyhow::anyhow!("the database is not set up"))),
+        doctor::Level::Failed => Err(Exit::new(FAILED, anyhow::anyhow!("some checks failed"))),
+        doctor::Level::Ok | doctor::Level::Warning => Ok(()),
+    }
+}
+
+async fn status_command(args: StatusArgs) -> Result<(), Exit> {
+    use status::StatusError;
+    let failed = |error: StatusError| {
+        let code = match &error {
+            StatusError::NotSetUp(_) => NOT_READY,
+            StatusError::Target(_) => USAGE,
+            StatusError::Connect(_) | StatusError::Ledger(_) => FAILED,
+        };
+        Exit::new(code, error)
+    };
+    let observer = status::Observer::connect(load(&args.config)?).await.map_err(failed)?;
+    let paint = Paint::for_stdout();
+    loop {
+        let status = observer.look().await.map_err(failed)?;
+        let text = match (args.json, args.watch) {
+            (true, false) => serde_json::to_string_pretty(&status)?,
+            (true, true) => serde_json::to_string(&status)?,
+            (false, _) => status::render(&status, paint).trim_end().to_owned(),
+        };
+        // On a terminal the screen is drawn over the one before.
+        let clear = args.watch && !args.json && std::io::stdout().is_terminal();
+        say(&format!("{}{text}", if clear { "\x1b[H\x1b[2J" } else { "" }));
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+async fn preview_command(args: PreviewArgs) -> Result<(), Exit> {
+    use preview::{PreviewError, Progress, Report, Scope};
+    let config = load(&args.config)?;
+    let scope = if args.employee.is_empty() { Scope::Everyone } else { Scope::Named(args.employee) };
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let progress = Progress::on_stderr();
+    let mut report =
+        if args.json { Report::json(&mut out, progress) } else { Report::text(&mut out, progress) };
+    preview::run(&config, scope, &mut report).await.map_err(|error| {
+        let code = match &error {
+            PreviewError::NotSetUp(_) => NOT_READY,
+            PreviewError::Target(_) | PreviewError::Key(_) | PreviewError::Client(_) => USAGE,
+            _ => FAILED,
+        };
+        Exit::new(code, error)
+    })
 }
 
 async fn run(config: Config) -> Result<(), Exit> {
@@ -164,6 +287,28 @@ async fn run(config: Config) -> Result<(), Exit> {
         };
         Exit::new(code, error)
     })
+}
+
+async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Exit> {
+    let config = Config::load(&args.config).map_err(|error| Exit::new(USAGE, error))?;
+    log_to_stderr(&config.log)?;
+    let shutdown = CancellationToken::new();
+    tokio::spawn(stop_on_signal(shutdown.clone()));
+    let report = reconcile::cli::run(&config, &args, &shutdown).await.map_err(|error| {
+        let code = match &error {
+            reconcile::cli::CommandError::Check(CheckError::Start(StartError::NotSetUp(_)))
+            | reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
+            reconcile::cli::CommandError::Check(CheckError::Start(_)) => USAGE,
+            _ => FAILED,
+        };
+        Exit::new(code, error)
+    })?;
+    if args.json {
+        say(&serde_json::to_string_pretty(&report)?);
+    } else {
+        say(&report.table());
+    }
+    Ok(())
 }
 
 /// The first signal ends the edits, a second one everything. Dropping the demo takes its server away.

@@ -26,6 +26,10 @@ pub struct Metrics {
     slot_unconfirmed: IntGauge,
     slot_retained: IntGauge,
     slot_safe_wal: IntGauge,
+    slot_headroom: Gauge,
+    slot_active: IntGauge,
+    observed: Gauge,
+    stuck: IntGauge,
     row_changes: IntCounterVec,
     commits: IntCounter,
     invisible_seconds: Gauge,
@@ -46,6 +50,9 @@ pub struct Metrics {
 /// Upper bounds in seconds: a commit is acknowledged in milliseconds when all is well, and in hours when it is not.
 const LATENCY: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0, 21_600.0];
+/// Why delivery can be halted: these series exist from the start.
+const HALT_REASONS: [&str; 6] =
+    ["credentials", "forbidden", "platform-suspended", "wrong-platform", "another-writer", "record-query"];
 const ATTEMPT: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 impl Metrics {
@@ -76,6 +83,22 @@ impl Metrics {
                 "slot_safe_wal_bytes",
                 "WAL that can still be written before the slot is lost; -1 where nothing limits it.",
             )?,
+            slot_headroom: keep(
+                r,
+                Gauge::new(
+                    "slot_headroom_seconds",
+                    "How long the slot lasts unread at the rate WAL was written lately; +Inf where nothing limits it or none is written.",
+                )?,
+            )?,
+            slot_active: gauge(r, "slot_active", "1 while any instance reads the slot.")?,
+            observed: keep(
+                r,
+                Gauge::new(
+                    "observed_timestamp_seconds",
+                    "When the gauges of slot, employees and pending were last read from PostgreSQL, in Unix time.",
+                )?,
+            )?,
+            stuck: gauge(r, "stuck_employees", "Employees whose change was tried five times or more without an answer.")?,
             row_changes: counters(r, "row_changes_total", "Row changes read from the WAL, by what was decided.", "decision")?,
             commits: keep(r, IntCounter::new("commits_total", "Committed transactions read from the WAL.")?)?,
             invisible_seconds: keep(
@@ -147,11 +170,15 @@ impl Metrics {
         for state in ["not_syncing", "in_progress", "failed", "successful"] {
             self.employees.with_label_values(&[state]).set(0);
         }
-        for operation in ["find", "create", "link", "update"] {
-            for outcome in ["accepted", "rejected", "unavailable"] {
+        for operation in ["find", "create", "link", "update", "get", "platform"] {
+            for outcome in ["accepted", "rejected", "unavailable", "throttled", "halted"] {
                 self.attempts.with_label_values(&[operation, outcome]).inc_by(0);
             }
+            // To have asked for the series is to have made it.
+            drop(self.attempt_duration.with_label_values(&[operation]));
         }
+        self.halted(None);
+        self.slot_headroom.set(f64::INFINITY);
         for outcome in ["well", "failed"] {
             self.reconcile_runs.with_label_values(&[outcome]).inc_by(0);
         }
@@ -213,11 +240,23 @@ impl Metrics {
         }
     }
 
-    /// What the slot costs the server. `safe_wal` is -1 where nothing limits it.
-    pub fn slot(&self, unconfirmed: i64, retained: i64, safe_wal: i64) {
+    /// What the slot costs the server. `safe_wal` is -1 where nothing limits it; `headroom_seconds` is infinite then.
+    pub fn slot(&self, unconfirmed: i64, retained: i64, safe_wal: i64, headroom_seconds: f64) {
         self.slot_unconfirmed.set(unconfirmed);
         self.slot_retained.set(retained);
         self.slot_safe_wal.set(safe_wal);
+        self.slot_headroom.set(headroom_seconds);
+    }
+
+    /// The gauges were read at this Unix time; whether any instance reads the slot.
+    pub fn observed(&self, at_unix_seconds: f64, slot_active: bool) {
+        self.observed.set(at_unix_seconds);
+        self.slot_active.set(i64::from(slot_active));
+    }
+
+    /// Employees that were tried again and again without an answer.
+    pub fn stuck(&self, count: i64) {
+        self.stuck.set(count);
     }
 
     /// Employees in a state.
@@ -242,7 +281,9 @@ impl Metrics {
 
     /// Whether and why delivery is halted.
     pub fn halted(&self, reason: Option<&str>) {
-        self.halted.reset();
+        for known in HALT_REASONS {
+            self.halted.with_label_values(&[known]).set(0.0);
+        }
         if let Some(reason) = reason {
             self.halted.with_label_values(&[reason]).set(1.0);
         }

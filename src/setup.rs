@@ -28,7 +28,35 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "commands", sql: include_str!("../sql/migrations/004_commands.sql") },
     Migration { version: 5, name: "privileges", sql: include_str!("../sql/migrations/005_privileges.sql") },
     Migration { version: 6, name: "domain", sql: include_str!("../sql/migrations/006_domain.sql") },
+    Migration { version: 7, name: "reconcile", sql: include_str!("../sql/migrations/007_reconcile.sql") },
+    Migration { version: 8, name: "status", sql: include_str!("../sql/migrations/008_status.sql") },
 ];
+
+/// The roles that `sql/setup/roles.sql` makes.
+const ROLE_OPTIONS: [(&str, &str); 5] = [
+    ("benefits_owner", "nologin; owns the schema, reads what is described"),
+    ("benefits_service", "login; keeps the ledger, reads records through functions"),
+    ("benefits_reader", "login replication; reads the slot"),
+    ("benefits_viewer", "nologin; for HR users who look"),
+    ("benefits_manager", "nologin; for HR users who act"),
+];
+
+/// What a DBA is told above the SQL.
+const HEADER: &str = "\
+-- benefits-sync: what setup runs, for psql as a superuser (or the owner of the HR tables with CREATEROLE) in database {database}.
+-- Nothing here touches an HR table. All of it goes away with: benefits-sync teardown
+--
+-- Afterwards:
+--   \\password benefits_service        \\password benefits_reader
+--   pg_hba.conf, by the database's name, and no line with \"replication\" in its place: REPLICATION then reads a slot of this
+--   database, and can take no base backup:
+--     hostssl  {database}  benefits_service  <address of benefits-sync>/32  scram-sha-256
+--     hostssl  {database}  benefits_reader   <address of benefits-sync>/32  scram-sha-256
+--   What REPLICATION allows: to read every table of this database through a slot, and to drop slots. Guard it as a DBA's.
+--   Then describe the site (describe_record, describe_source). The slot {slot} is made by benefits-sync run, because a slot
+--   that nobody reads keeps WAL.
+\\set ON_ERROR_STOP on
+";
 
 const ROLES: &str = include_str!("../sql/setup/roles.sql");
 const SCHEMA: &str = include_str!("../sql/setup/schema.sql");
@@ -70,18 +98,23 @@ pub struct Step {
     pub sql: String,
 }
 
-/// The whole plan for an empty database.
-pub fn plan(config: &Config) -> Vec<Step> {
-    steps(config, 0)
+/// Every migration's version, in order.
+pub fn versions() -> impl Iterator<Item = i32> {
+    MIGRATIONS.iter().map(|migration| migration.version)
 }
 
-/// What is missing above a schema of this version.
-fn steps(config: &Config, version: i32) -> Vec<Step> {
+/// The whole plan for an empty database.
+pub fn plan(config: &Config) -> Vec<Step> {
+    steps(config, &[])
+}
+
+/// What is missing where these migrations have been applied.
+fn steps(config: &Config, applied: &[i32]) -> Vec<Step> {
     let mut steps = vec![Step { title: "roles".to_owned(), sql: ROLES.to_owned() }];
-    if version == 0 {
+    if applied.is_empty() {
         steps.push(Step { title: "schema benefits".to_owned(), sql: SCHEMA.to_owned() });
     }
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > version) {
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
         steps.push(Step {
             title: format!("migration {:03} {}", migration.version, migration.name),
             sql: format!(
@@ -103,26 +136,88 @@ fn settings(config: &Config) -> String {
         literal(&config.reconcile.time_zone),
         literal(&config.database.publication)
     );
-    // The logins of the URLs may have names of their own.
-    for (url, role) in
-        [(&config.database.url, "benefits_service"), (config.replication_url(), "benefits_reader")]
-    {
-        if let Ok(target) = Target::parse(url.expose_secret()) {
-            let login = literal(&target.user);
-            sql.extend(["select benefits.grant_login(", &login, ", '", role, "');\n"]);
-        }
+    for (login, role) in logins(config) {
+        sql.extend([format!("select benefits.grant_login({}, '{role}');\n", literal(&login))]);
     }
     sql
+}
+
+/// The logins of the URLs, which may have names of their own, and the role that each has to be a member of.
+fn logins(config: &Config) -> Vec<(String, &'static str)> {
+    [(&config.database.url, "benefits_service"), (config.replication_url(), "benefits_reader")]
+        .into_iter()
+        .filter_map(|(url, role)| Some((Target::parse(url.expose_secret()).ok()?.user, role)))
+        .collect()
 }
 
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// The whole plan as text that psql runs as it is: for an empty database, or with `admin` for what that one lacks.
+pub async fn script(admin: Option<&Target>, config: &Config) -> Result<String, SetupError> {
+    let applied = match admin {
+        None => Vec::new(),
+        Some(admin) => applied(&*Session::connect(admin, "benefits-sync setup").await?).await?,
+    };
+    let database = Target::parse(config.database.url.expose_secret())?.database;
+    let header = HEADER.replace("{database}", &database);
+    let mut text = header.replace("{slot}", &config.database.slot);
+    for step in steps(config, &applied) {
+        text.extend([format!(
+            "\n-- {}\nbegin;\nset local lock_timeout = '5s';\n{}commit;\n",
+            step.title, step.sql
+        )]);
+    }
+    Ok(text)
+}
+
+/// What [`apply`] would change, a line each; empty where everything is there. Changes nothing.
+pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, SetupError> {
+    let session = Session::connect(admin, "benefits-sync setup").await?;
+    let applied = applied(&session).await?;
+    let asked = |source| SetupError::Step { step: "look at what is there".to_owned(), source };
+    let sql = "select r.name, r.options from unnest($1::text[], $2::text[]) as r (name, options) \
+               where not exists (select from pg_roles as k where k.rolname = r.name)";
+    let (names, options): (Vec<&str>, Vec<&str>) = ROLE_OPTIONS.iter().copied().unzip();
+    let rows = session.query("look for roles", sql, &[&names, &options]).await.map_err(asked)?;
+    let mut changes: Vec<String> = rows
+        .iter()
+        .map(|row| format!("create role {} ({})", row.get::<_, &str>(0), row.get::<_, &str>(1)))
+        .collect();
+    if applied.is_empty() {
+        changes.push("create schema benefits, owned by benefits_owner".to_owned());
+    }
+    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
+        changes.push(format!("migrate schema benefits to {:03} {}", migration.version, migration.name));
+    }
+    let publication = &config.database.publication;
+    let sql = "select exists (select from pg_publication where pubname = $1::text::name)";
+    let rows = session.query("look for the publication", sql, &[publication]).await.map_err(asked)?;
+    if !rows.first().is_some_and(|row| row.get(0)) {
+        changes.push(format!(
+            "create publication {publication} for our command tables (HR's follow with the description)"
+        ));
+    }
+    for (login, role) in logins(config) {
+        let sql = "select exists (select from pg_roles as r where r.rolname = $1::text::name and not r.rolsuper \
+                   and $1::text <> $2::text and not exists (select from pg_auth_members as m \
+                   where m.member = r.oid and m.roleid = (select o.oid from pg_roles as o where o.rolname = $2::text)))";
+        let rows = session.query("look for a login", sql, &[&login, &role]).await.map_err(asked)?;
+        if rows.first().is_some_and(|row| row.get(0)) {
+            changes.push(format!("grant {role} to {login}"));
+        }
+    }
+    if !config.ledger.fingerprint_key_file.exists() {
+        changes.push(format!("make a fingerprint key in {}", config.ledger.fingerprint_key_file.display()));
+    }
+    Ok(changes)
+}
+
 /// Applies what is missing; the titles of the steps that were run.
 pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, SetupError> {
     let session = Session::connect(admin, "benefits-sync setup").await?;
-    let steps = steps(config, version(&session).await?);
+    let steps = steps(config, &applied(&session).await?);
     for step in &steps {
         tracing::info!(step = step.title, "setting up");
         let sql = format!(
@@ -152,16 +247,17 @@ async fn run(session: &Session, step: &str, sql: &str) -> Result<(), SetupError>
     done.map_err(|source| SetupError::Step { step: step.to_owned(), source })
 }
 
-async fn version(session: &Session) -> Result<i32, SetupError> {
+/// The migrations that have been applied, in order; none without a schema.
+async fn applied(session: &Session) -> Result<Vec<i32>, SetupError> {
     let failed = |source| SetupError::Step { step: "read the schema's version".to_owned(), source };
     let sql = "select to_regclass('benefits.migration') is not null";
     let rows = session.query("look for the schema", sql, &[]).await.map_err(failed)?;
     if !rows.first().is_some_and(|row| row.get(0)) {
-        return Ok(0);
+        return Ok(Vec::new());
     }
-    let sql = "select coalesce(max(version), 0) from benefits.migration";
+    let sql = "select version from benefits.migration order by version";
     let rows = session.query("read the schema's version", sql, &[]).await.map_err(failed)?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Makes the fingerprint key where there is none: 64 hex digits, readable by its owner only.

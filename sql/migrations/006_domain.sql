@@ -25,6 +25,24 @@ where not exists (select from benefits.level_package as l where l.package_id = p
 comment on view benefits.known_level is
 'The levels that can be assigned: those that the site maps to a package, and packages that it maps nothing to, by name.';
 
+-- Every writer of an outcome keeps benefits.failed in the same transaction: the WAL then has a failure before any save that
+-- comes after it.
+create function benefits.keep_failed() returns trigger
+language plpgsql
+as $$
+begin
+    if new.outcome = 'failed' and new.transferred_to is null then
+        insert into benefits.failed (employee_id) values (new.employee_id) on conflict do nothing;
+    else
+        delete from benefits.failed as f where f.employee_id = new.employee_id;
+    end if;
+    return null;
+end
+$$;
+create trigger keep_failed after update of outcome on benefits.enrolment
+for each row when (old.outcome is distinct from new.outcome and (old.outcome = 'failed' or new.outcome = 'failed'))
+execute function benefits.keep_failed();
+
 -- Whether the platform's lists are others than those kept; they are kept.
 create function benefits.keep_lists(package_ids text[], names text[], fields text[], values_ text[]) returns boolean
 language plpgsql
@@ -244,7 +262,6 @@ begin
             select greatest(old.version, p.intent_version) into used
             from (select 1) as one left join benefits.pending as p on p.employee_id = q.argument;
             delete from benefits.pending as p where p.employee_id = q.argument;
-            delete from benefits.failed as f where f.employee_id = q.argument;
             update benefits.enrolment as e
             set transferred_to = q.employee_id, benefits_id = null, linked = false, version = used, outcome = 'successful',
                 error_code = null, error = null, link_by = null, discarded = null
@@ -300,6 +317,8 @@ create table benefits.mass_change (
     transaction_user text,
     constraint mass_change_pk primary key (batch)
 );
+comment on column benefits.mass_change.transaction_user is
+'Whose transaction it was, where it ran long enough to be seen: the WAL does not say.';
 comment on table benefits.mass_change is
 'Commits that marked many: their pending rows carry the batch until judged. Incomplete while rows are still being marked.';
 

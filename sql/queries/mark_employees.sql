@@ -1,12 +1,13 @@
 -- Marks synced employees as perhaps out of step, and moves the checkpoint: one statement, one flush.
 -- $1 ids, sorted; $2 $3 first and last commit time of the changes; $4 cause; $5 bulk; $6 settle seconds; $7 checkpoint LSN;
--- $8 $9 the guard's minimum and fraction: more than that at once is a mass change, judged whole before it ends anybody.
+-- $8 $9 the guard's minimum and fraction: more than that at once is a mass change, judged whole before it ends anybody;
+-- $10 whose transaction it was, where that is known.
 with moved as (
     update benefits.checkpoint set lsn = $7::pg_lsn where lsn < $7::pg_lsn
 ),
 mass as materialized (
-    insert into benefits.mass_change (complete)
-    select true
+    insert into benefits.mass_change (transaction_user)
+    select $10::text
     where
         cardinality($1::text[]) > $8::integer
         and cardinality($1::text[]) > $9::float8 * (select count(*) from benefits.enrolment as e where e.linked)

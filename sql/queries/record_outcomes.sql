@@ -3,14 +3,16 @@
 -- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now,
 -- $21 version loaded, $22 a create's fate is unknown, $23 what was discarded stays so.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
+-- By employee again: $24 hash of the record that was refused.
 with o as materialized (
     select *
     from unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
-        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bigint[], $22::boolean[], $23::boolean[]
+        $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bigint[], $22::boolean[], $23::boolean[],
+        $24::bytea[]
     ) as o (
         employee_id, seq, claim, version, acknowledged, unknown_fields, outcome, error_code, error, benefits_id,
-        linked, age, synced, loaded_version, create_unresolved, discarded
+        linked, age, synced, loaded_version, create_unresolved, discarded, refused
     )
 ),
 turn as materialized (
@@ -48,21 +50,11 @@ state as (
         benefits_id = case when o.claim is null then e.benefits_id else o.benefits_id end,
         linked = case when o.claim is null then e.linked else o.linked end,
         link_by = case when o.claim is not null and o.linked then null else e.link_by end,
+        refused = o.refused,
         discarded = case when o.discarded then e.discarded end,
         last_synced_at = case when o.synced then clock_timestamp() else e.last_synced_at end
     from o inner join turn as t on t.employee_id = o.employee_id
     where e.employee_id = o.employee_id
-),
-failed as (
-    insert into benefits.failed (employee_id)
-    select o.employee_id from o inner join turn as t on t.employee_id = o.employee_id
-    where o.outcome = 'failed' and not exists (select from benefits.failed as f where f.employee_id = o.employee_id)
-    on conflict do nothing
-),
-mended as (
-    delete from benefits.failed as f
-    using o inner join turn as t on t.employee_id = o.employee_id
-    where f.employee_id = o.employee_id and o.outcome <> 'failed'
 ),
 lines as (
     insert into benefits.history

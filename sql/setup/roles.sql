@@ -32,5 +32,15 @@ begin
     exception
         when unique_violation or internal_error then null;
     end;
+    begin
+        -- For status and doctor, whose functions run as benefits_owner: who reads the slot, whose transaction pins the WAL.
+        if not pg_has_role('benefits_owner', 'pg_read_all_stats', 'member') then
+            grant pg_read_all_stats to benefits_owner;
+        end if;
+    exception
+        when unique_violation or internal_error then null;
+        when insufficient_privilege then
+            raise warning 'status will not name whose transaction pins the WAL: pg_read_all_stats could not be granted to benefits_owner';
+    end;
 end
 $$;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 
 use super::api::{self, Employee, Items, Package, Page, Picklists, Platform, Problem};
@@ -61,7 +61,12 @@ impl Client {
 
     /// The platform itself: proves address and credentials. Answers for a suspended platform too.
     pub async fn platform(&self) -> Outcome<Platform> {
-        let answer: Answer<Platform> = self.fetch(self.read("", Subject::Platform)).await?;
+        self.own(self.fetch(self.read("", Subject::Platform)).await)
+    }
+
+    /// The platform that answers is the one that is configured.
+    fn own(&self, outcome: Outcome<Platform>) -> Outcome<Platform> {
+        let answer = outcome?;
         if answer.value.id != self.platform_id {
             let failure = Failure::halt(
                 HaltReason::WrongPlatform,
@@ -70,6 +75,23 @@ impl Client {
             return Err(Box::new(Failure { request_id: answer.request_id, ..failure }));
         }
         Ok(answer)
+    }
+
+    /// As [`Client::platform`], with the platform's clock in Unix seconds where it tells it. One request, no second one
+    /// after a 401.
+    pub async fn platform_and_date(&self) -> (Outcome<Platform>, Option<f64>) {
+        let request = self.read("", Subject::Platform);
+        let received = async {
+            let token = self.credentials.token(None).await?;
+            self.send(&request, &token).await
+        };
+        match received.await {
+            Ok(received) => {
+                let date = received.header(DATE.as_str()).and_then(unix_time);
+                (self.own(judge(&received, request.subject).map_err(Box::new)), date)
+            }
+            Err(failure) => (Err(Box::new(failure)), None),
+        }
     }
 
     /// All packages.
@@ -189,6 +211,12 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
     }
+}
+
+/// An HTTP date as Unix seconds.
+fn unix_time(date: &str) -> Option<f64> {
+    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some(date.as_duration().as_secs_f64())
 }
 
 fn account_path(benefits_id: &str) -> Result<String, Box<Failure>> {

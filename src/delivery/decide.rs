@@ -108,32 +108,9 @@ pub fn decide(work: Work, terms: &Terms<'_>) -> Decision {
     if !work.in_full && guard::is_discarded(&work, terms.key) {
         return Decision::InStep;
     }
-    let raw = match &work.record {
-        Read::One(raw) => raw,
-        Read::Gone => {
-            return Decision::Reject(Rejection::new(
-                "record-gone",
-                "HR has no record of this employee any more. Nothing was changed at Benefits: decide there.",
-            ));
-        }
-        Read::Ambiguous => {
-            return Decision::Reject(Rejection::new(
-                "ambiguous-record",
-                "The record query gives two rows for this employee: one must be made unique in HR, or the query.",
-            ));
-        }
-        Read::Unreadable(state) => {
-            return Decision::Reject(Rejection::new(
-                "unreadable",
-                format!(
-                    "The record query fails for this employee (SQLSTATE {state}): correct the value in HR."
-                ),
-            ));
-        }
-    };
-    let record = match prepare(raw, terms.rules) {
+    let record = match sendable(&work.record, terms.rules) {
         Ok(record) => record,
-        Err(faults) => return Decision::Reject(Rejection::of_faults(None, &faults)),
+        Err(rejection) => return Decision::Reject(rejection),
     };
     let now = Fingerprints::of(terms.key, &record);
     let opening = opening(&work);
@@ -146,6 +123,35 @@ pub fn decide(work: Work, terms: &Terms<'_>) -> Decision {
         return Decision::InStep;
     }
     Decision::Send(Box::new(Draft { work, record, now, fields, opening }))
+}
+
+/// The record as the API takes it, or why there is nothing that could be sent.
+pub fn sendable(read: &Read, rules: &Rules) -> Result<Record, Rejection> {
+    match read {
+        Read::One(raw) => prepare(raw, rules).map_err(|faults| Rejection::of_faults(None, &faults)),
+        Read::Gone => Err(Rejection::new(
+            "record-gone",
+            "HR has no record of this employee any more. Nothing was changed at Benefits: decide there.",
+        )),
+        Read::Ambiguous => Err(Rejection::new(
+            "ambiguous-record",
+            "The record query gives two rows for this employee: one must be made unique in HR, or the query.",
+        )),
+        Read::Unreadable(state) => Err(Rejection::new(
+            "unreadable",
+            format!("The record query fails for this employee (SQLSTATE {state}): correct the value in HR."),
+        )),
+    }
+}
+
+/// Tells whether a record that was refused is still the same. `faults` is what we found wrong with it; empty where the
+/// platform refused it.
+pub fn refused_hash(key: &FingerprintKey, employee_id: &str, read: &Read, faults: &str) -> Vec<u8> {
+    let values: &[Option<String>] = match read {
+        Read::One(raw) => &raw.values,
+        Read::Gone | Read::Ambiguous | Read::Unreadable(_) => &[],
+    };
+    key.refused(employee_id, values, faults).to_vec()
 }
 
 fn opening(work: &Work) -> Opening {

@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
-use crate::ledger::{LedgerError, Session, Site};
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
@@ -46,6 +46,8 @@ const SCAN_MAX: i64 = 5_000;
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The halt that only `benefits.resume()` lifts.
 const ANOTHER_WRITER: &str = "another-writer";
+/// How old the platform's picklists and packages may get while they block somebody.
+const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_mins(1);
 /// How old the platform's picklists and packages may get.
 const LISTS_MAX_AGE: Duration = Duration::from_mins(10);
 
@@ -117,6 +119,8 @@ pub struct Dispatcher<'o> {
     /// Somebody was loaded with newer rules in force: they are read before anybody else is.
     rules_stale: bool,
     lists_at: Instant,
+    /// How old the lists may get: less where they have blocked somebody since they were fetched.
+    lists_max_age: Duration,
     asked_at: Instant,
     /// The platform is being asked whether it is there.
     asking: bool,
@@ -126,6 +130,7 @@ pub struct Dispatcher<'o> {
     #[expect(clippy::option_option, reason = "nothing to show, an end to show, a halt to show")]
     unshown: Option<Option<String>>,
     paused: bool,
+    doubted: bool,
     ticks: u32,
     lanes: Lanes,
     pace: Pace,
@@ -142,6 +147,13 @@ impl<'o> Dispatcher<'o> {
         let session = Session::connect(&outfit.target, "benefits-sync delivery").await?;
         let token = work::take_token(&session).await?;
         work::rescue(&session).await?;
+        // The reader looks too, but nothing may leave before somebody has.
+        if let Some(followed) = Checkpoint::load(&session).await?
+            && followed.is_elsewhere(&session).await?
+        {
+            tracing::warn!("this is another server, or another timeline of it, than the ledger has followed");
+            doubt::note(&session, doubt::PLATFORM).await?;
+        }
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
         let site = Site::load(&session).await?;
@@ -159,11 +171,13 @@ impl<'o> Dispatcher<'o> {
             rules: Arc::new(site_rules::load(&session, &outfit.config, None).await?),
             session,
             lists_at: Instant::now(),
+            lists_max_age: LISTS_MAX_AGE,
             asked_at: Instant::now(),
             asking: false,
             asked: false,
             unshown: Some(halted),
             paused: is_paused(&site),
+            doubted: false,
             ticks: 0,
             lanes: Lanes::new(outfit.config.delivery.concurrency.max(16)),
             pace: Pace::new(
@@ -177,6 +191,7 @@ impl<'o> Dispatcher<'o> {
             batchers,
             context,
         };
+        dispatcher.look_at_site().await?;
         dispatcher.ask_platform();
         dispatcher.lanes.more_in_ledger();
         Ok(dispatcher)
@@ -377,6 +392,9 @@ impl<'o> Dispatcher<'o> {
                 });
             }
             Decision::Reject(rejection) => {
+                if matches!(rejection.code.as_str(), "unknown-value" | "no-package") {
+                    self.lists_max_age = LISTS_MAX_AGE_BLOCKED;
+                }
                 self.events.spawn(async move {
                     let end = match held_back(&context, ending).await {
                         Ok(None) => job::reject(&context, loaded, rejection).await,
@@ -440,9 +458,29 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
-    async fn tick(&mut self) -> Result<(), DeliveryError> {
+    /// Whether delivery waits: paused by a person, or for the comparison with the platform.
+    async fn look_at_site(&mut self) -> Result<Site, DeliveryError> {
         let site = Site::load(&self.session).await?;
+        let doubted = site.doubt.as_deref() == Some(doubt::PLATFORM);
         self.paused = is_paused(&site);
+        if doubted != self.doubted {
+            self.doubted = doubted;
+            if doubted {
+                tracing::warn!("delivery waits until everyone was compared with the platform");
+            } else {
+                tracing::info!("the comparison with the platform has ended; delivery goes on");
+            }
+            if self.context.gate.halted().is_none() {
+                let code = doubted.then_some("platform-doubt");
+                self.outfit.metrics.halted(code);
+                self.outfit.halted.send_replace(code.map(str::to_owned));
+            }
+        }
+        Ok(site)
+    }
+
+    async fn tick(&mut self) -> Result<(), DeliveryError> {
+        let site = self.look_at_site().await?;
         let halted = self.context.gate.halted();
         let stored = site.halted_code.as_deref();
         if halted.as_deref() == Some(ANOTHER_WRITER)
@@ -454,7 +492,7 @@ impl<'o> Dispatcher<'o> {
             // Found by another instance, or before a restart: only a person lifts it.
             self.halt(ANOTHER_WRITER);
         } else if self.asked_at.elapsed() > ASK_EVERY
-            && (halted.is_some() || self.lists_at.elapsed() > LISTS_MAX_AGE)
+            && (halted.is_some() || self.lists_at.elapsed() > self.lists_max_age)
         {
             self.ask_platform();
         }
@@ -496,6 +534,7 @@ impl<'o> Dispatcher<'o> {
                 self.rules =
                     Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
                 self.lists_at = Instant::now();
+                self.lists_max_age = LISTS_MAX_AGE;
                 match self.context.gate.halted().as_deref() {
                     None | Some(ANOTHER_WRITER) => {}
                     Some(code) if HaltReason::is_over_when_asked_well(code) => self.resume(),

@@ -16,7 +16,7 @@ use super::api::Employee;
 use super::batcher::{Batcher, Ended};
 use super::breaker::Signal;
 use super::client::Client;
-use super::decide::{Draft, Opening, Rejection, unknown};
+use super::decide::{Draft, Opening, Rejection, refused_hash, unknown};
 use super::gate::Gate;
 use super::guard::{self, Ending, Verdict};
 use super::outcome::{Answer, Class, Failure};
@@ -156,6 +156,7 @@ pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended>
 /// Records a rejection that needed no call.
 pub async fn reject(context: &Context, work: Work, rejection: Rejection) -> Result<End, Ended> {
     let outcome = Outcome {
+        refused: Some(refused_hash(&context.key, &work.employee_id, &work.record, &rejection.text)),
         lines: vec![HistoryLine { event: "rejected", fields: rejection.fields, request_id: None }],
         error: Some((rejection.code, rejection.text)),
         ..untouched(&work, StateName::Failed)
@@ -187,6 +188,7 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         linked: work.linked,
         answered: Instant::now(),
         synced: false,
+        refused: None,
         discarded: false,
         lines: Vec::new(),
     }
@@ -515,8 +517,10 @@ impl Delivery<'_> {
     }
 
     async fn rejected(self, rejection: Rejection, request_id: Option<String>) -> Result<End, Ended> {
-        let before = untouched(&self.draft.work, StateName::Failed);
+        let work = &self.draft.work;
+        let before = untouched(work, StateName::Failed);
         let outcome = Outcome {
+            refused: Some(refused_hash(&self.context.key, &work.employee_id, &work.record, "")),
             claim: self.claimed.then_some(self.context.token),
             version: before.version.max(self.floor),
             benefits_id: self.account.filter(|_| self.draft.work.linked || self.claimed),

@@ -24,5 +24,5 @@ pub mod outcome;
 pub mod pace;
 pub mod rate;
 pub mod retry;
-mod site_rules;
+pub(crate) mod site_rules;
 mod transport;

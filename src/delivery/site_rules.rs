@@ -14,7 +14,7 @@ pub struct Lists {
 }
 
 /// Asks the platform whether it is there and takes writes, and for its lists.
-pub(super) async fn from_platform(client: &Client) -> Result<Lists, Box<Failure>> {
+pub(crate) async fn from_platform(client: &Client) -> Result<Lists, Box<Failure>> {
     let platform = client.platform().await?;
     if platform.value.status == PlatformStatus::Suspended {
         let failure = Failure::halt(HaltReason::Suspended, "The Benefits platform is suspended.");
@@ -61,7 +61,7 @@ async fn stored(session: &Session) -> Result<Option<Lists>, LedgerError> {
 }
 
 /// Reads the site's part from the ledger; the platform's part is taken over from `known`, or is what was last kept.
-pub(super) async fn load(
+pub(crate) async fn load(
     session: &Session,
     config: &Config,
     known: Option<&Rules>,

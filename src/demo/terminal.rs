@@ -171,14 +171,14 @@ impl<W: Write> Terminal<W> {
         let latency = delivery.latency.map_or_else(String::new, milliseconds);
         let code =
             delivery.error_code.as_deref().map_or_else(String::new, |code| self.paint("31", code) + "  ");
-        writeln!(
-            self.out,
+        let line = format!(
             "{:>7.2}s  {mark} {:<9} employee {:<8} {latency:>10}  {code}{}",
             delivery.at.as_secs_f64(),
             delivery.event,
             delivery.employee_id,
             self.paint("2", &fields(&delivery.fields)),
-        )
+        );
+        writeln!(self.out, "{}", line.trim_end())
     }
 
     /// The table at the end. `settled`: the last edit has arrived, whatever became of it.

@@ -38,12 +38,19 @@ pub struct Checkpoint {
     pub slot_generation: i64,
     /// Every relevant commit up to here is in the ledger.
     pub lsn: Lsn,
+    /// The last reader stopped in order, so that the slot has confirmed `lsn` and nothing beyond.
+    pub closed: bool,
+    /// Transactions decoded through the slot, as last noted; `None` where PostgreSQL did not say.
+    pub slot_txns: Option<i64>,
+    /// What the publication was made of.
+    pub publication: Vec<String>,
 }
 
 impl Checkpoint {
     /// The stored checkpoint; `None` before the first start.
     pub async fn load(session: &Session) -> Result<Option<Self>, LedgerError> {
-        let sql = "select system_id, timeline, platform_id, slot_name::text, slot_generation, lsn from benefits.checkpoint";
+        let sql = "select system_id, timeline, platform_id, slot_name::text, slot_generation, lsn, closed, slot_txns, \
+                   publication from benefits.checkpoint";
         let rows = session.query("read the checkpoint", sql, &[]).await?;
         Ok(rows.first().map(|row| Self {
             system_id: row.get(0),
@@ -52,15 +59,20 @@ impl Checkpoint {
             slot_name: row.get(3),
             slot_generation: row.get(4),
             lsn: Lsn(u64::from(row.get::<_, PgLsn>(5))),
+            closed: row.get(6),
+            slot_txns: row.get(7),
+            publication: row.get(8),
         }))
     }
 
     /// Stores it, in place of what was there.
     pub async fn store(&self, session: &Session) -> Result<(), LedgerError> {
-        let sql = "insert into benefits.checkpoint (system_id, timeline, platform_id, slot_name, slot_generation, lsn) \
-                   values ($1, $2, $3, $4::text::name, $5, $6) on conflict (only_row) do update set \
-                   system_id = excluded.system_id, timeline = excluded.timeline, platform_id = excluded.platform_id, \
-                   slot_name = excluded.slot_name, slot_generation = excluded.slot_generation, lsn = excluded.lsn";
+        let sql = "insert into benefits.checkpoint as c (system_id, timeline, platform_id, slot_name, slot_generation, \
+                   lsn, closed, slot_txns, publication) values ($1, $2, $3, $4::text::name, $5, $6, $7, $8, $9) \
+                   on conflict (only_row) do update set system_id = excluded.system_id, timeline = excluded.timeline, \
+                   platform_id = excluded.platform_id, slot_name = excluded.slot_name, \
+                   slot_generation = excluded.slot_generation, lsn = excluded.lsn, closed = excluded.closed, \
+                   slot_txns = excluded.slot_txns, publication = excluded.publication";
         let lsn = PgLsn::from(self.lsn.0);
         session
             .execute(
@@ -73,9 +85,39 @@ impl Checkpoint {
                     &self.slot_name,
                     &self.slot_generation,
                     &lsn,
+                    &self.closed,
+                    &self.slot_txns,
+                    &self.publication,
                 ],
             )
             .await?;
         Ok(())
+    }
+
+    /// Whether the session's server is another than the checkpoint's: another system, or another timeline of it.
+    pub async fn is_elsewhere(&self, session: &Session) -> Result<bool, LedgerError> {
+        let sql =
+            "select c.system_identifier, pg_walfile_name(pg_current_wal_lsn()) from pg_control_system() as c";
+        let rows = session.query("identify the system", sql, &[]).await?;
+        let Some(row) = rows.first() else { return Ok(false) };
+        // Unsigned in the protocol, signed in SQL.
+        let system_id = row.get::<_, i64>(0).cast_unsigned().to_string();
+        let timeline = row.get::<_, &str>(1).get(..8).and_then(|hex| i32::from_str_radix(hex, 16).ok());
+        Ok(system_id != self.system_id || timeline.is_some_and(|timeline| timeline != self.timeline))
+    }
+
+    /// Notes how far the slot has been confirmed where no mark did: seldom, or an idle system would never be idle.
+    pub async fn note(
+        session: &Session,
+        lsn: Lsn,
+        slot_txns: Option<i64>,
+        closed: bool,
+    ) -> Result<(), LedgerError> {
+        let sql = "update benefits.checkpoint set lsn = greatest(lsn, $1), closed = $2, \
+                   slot_txns = greatest(slot_txns, $3)";
+        session
+            .execute("note the checkpoint", sql, &[&PgLsn::from(lsn.0), &closed, &slot_txns])
+            .await
+            .map(drop)
     }
 }

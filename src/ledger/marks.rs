@@ -12,6 +12,7 @@ use tokio_postgres::types::PgLsn;
 use super::checkpoint::PersistedLsn;
 use super::error::LedgerError;
 use super::session::Session;
+use super::users::TransactionUsers;
 use crate::lsn::Lsn;
 use crate::pgoutput::Timestamp;
 use crate::selection::{Commit, KeyHash, KeyHasher, Mark, Touches};
@@ -30,6 +31,8 @@ pub struct MarkSettings {
     pub settle: Duration,
     /// `guard.minimum` and `guard.fraction`: a commit that marks more is a mass change.
     pub guard: (i32, f64),
+    /// Who ran which transaction.
+    pub users: Arc<TransactionUsers>,
 }
 
 /// What became of a batch of commits.
@@ -119,8 +122,10 @@ impl Marks {
         if changes.is_empty() {
             return Ok(());
         }
+        let touching = segment.iter().filter(|commit| commit.touches.is_some());
+        let user = self.settings.users.of(touching.map(|commit| commit.xid));
         if owned.is_empty() {
-            return self.mark(&changes, "change", lsn, marked).await;
+            return self.mark(&changes, user, lsn, marked).await;
         }
         self.session.batch("begin", "begin").await?;
         let left_behind = self.own(&owned).await?;
@@ -128,7 +133,7 @@ impl Marks {
         for id in &left_behind {
             note(&mut changes, id, at);
         }
-        self.mark(&changes, "change", lsn, marked).await?;
+        self.mark(&changes, user, lsn, marked).await?;
         self.session.batch("commit marks", "commit").await
     }
 
@@ -154,14 +159,15 @@ impl Marks {
             note(&mut changes, id, commit.committed_at);
         }
         self.mark_lookups(touches, at, marked).await?;
-        self.mark(&changes, "change", commit.end_lsn, marked).await?;
+        self.mark(&changes, self.settings.users.of(std::iter::once(commit.xid)), commit.end_lsn, marked)
+            .await?;
         if touches.rules || touches.description {
             // Before anybody is marked for it: who is then read with older rules is seen to be, and read again.
             let sql = "update benefits.site set rules_version = rules_version + 1";
             self.session.execute("count a change of the rules", sql, &[]).await?;
         }
         if touches.roster {
-            self.session.batch("note a doubt", "update benefits.site set doubt = 'roster'").await?;
+            super::doubt::note(&self.session, "roster").await?;
             marked.reconcile = true;
         }
         self.session.batch("commit marks", "commit").await?;
@@ -176,7 +182,13 @@ impl Marks {
                 note(&mut changes, id, commit.committed_at);
             }
             if !changes.is_empty() {
-                self.mark(&changes, "change", commit.end_lsn, marked).await?;
+                self.mark(
+                    &changes,
+                    self.settings.users.of(std::iter::once(commit.xid)),
+                    commit.end_lsn,
+                    marked,
+                )
+                .await?;
             }
             marked.rescan = true;
         }
@@ -194,7 +206,7 @@ impl Marks {
     async fn mark(
         &self,
         changes: &Changes<'_>,
-        cause: &str,
+        user: Option<String>,
         lsn: Lsn,
         marked: &mut Marked,
     ) -> Result<(), LedgerError> {
@@ -211,12 +223,13 @@ impl Marks {
                     &ids,
                     &first,
                     &last,
-                    &cause,
+                    &"change",
                     &bulk,
                     &self.settings.settle.as_secs_f64(),
                     &PgLsn::from(lsn.0),
                     &self.settings.guard.0,
                     &self.settings.guard.1,
+                    &user,
                 ],
             )
             .await?;

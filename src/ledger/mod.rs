@@ -11,13 +11,17 @@
 //! survives a crash of PostgreSQL. Statements that lock several rows lock them in the order of the employee's id, so that
 //! the marker, the outcomes and other instances cannot deadlock.
 
+pub mod accounts;
 mod checkpoint;
+pub mod doubt;
 mod error;
+pub mod everyone;
 mod marks;
 pub mod outcomes;
 mod session;
 pub mod site;
 mod snapshot;
+mod users;
 pub mod work;
 
 pub use checkpoint::{Checkpoint, PersistedLsn};
@@ -26,3 +30,4 @@ pub use marks::{Batch, MarkSettings, Marked, Marks};
 pub use session::Session;
 pub use site::Site;
 pub use snapshot::{Snapshot, SnapshotError};
+pub use users::TransactionUsers;

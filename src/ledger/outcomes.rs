@@ -65,6 +65,8 @@ pub struct Outcome {
     pub answered: std::time::Instant,
     /// Whether the platform accepted a write.
     pub synced: bool,
+    /// For a rejection: keyed hash of the record that was refused, so that a comparison leaves it alone while it is the same.
+    pub refused: Option<Vec<u8>>,
     /// What a person has discarded is still what HR has: it stays discarded.
     pub discarded: bool,
     /// For the history.
@@ -101,6 +103,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     let linked: Vec<bool> = outcomes.iter().map(|o| o.linked).collect();
     let ages: Vec<f64> = outcomes.iter().map(|o| o.answered.elapsed().as_secs_f64()).collect();
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
+    let refused: Vec<Option<&[u8]>> = outcomes.iter().map(|o| o.refused.as_deref()).collect();
     let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
     let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
     let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
@@ -133,6 +136,7 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
                 &loaded,
                 &unresolved,
                 &discarded,
+                &refused,
             ],
         )
         .await?;

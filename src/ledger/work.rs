@@ -32,8 +32,11 @@ impl IntentKind {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
-        [Self::Create, Self::Link, Self::Update].into_iter().find(|kind| kind.as_str() == name)
+    /// From `benefits.pending.intent_kind`.
+    pub(super) fn named(name: &str) -> Result<Self, LedgerError> {
+        let mut kinds = [Self::Create, Self::Link, Self::Update].into_iter();
+        let unknown = || LedgerError::Unexpected(format!("intent of kind {name}"));
+        kinds.find(|kind| kind.as_str() == name).ok_or_else(unknown)
     }
 }
 
@@ -228,12 +231,7 @@ async fn unreadable(
         .query("read an unreadable employee's work", &sql, &[&ids, &any_state])
         .await
         .map_err(WorkError::Away)?;
-    let text = match error {
-        LedgerError::Statement { source, .. } => {
-            source.code().map_or("unknown", |state| state.code()).to_owned()
-        }
-        other => other.to_string(),
-    };
+    let text = sqlstate(error);
     rows.iter()
         .map(|row| head(row, Read::Unreadable(text.clone())))
         .collect::<Result<_, _>>()
@@ -249,27 +247,38 @@ fn collect(rows: &[Row], loaded: &mut Vec<Work>) -> Result<(), WorkError> {
             last.record = Read::Ambiguous;
             continue;
         }
-        // The columns of read_records stand behind the fixed ones: its employee_id, then COLUMNS in order.
-        let first = row.len().saturating_sub(COLUMNS.len());
-        let found: Option<&str> = row.get(first.saturating_sub(1));
-        let record = match found {
-            None => Read::Gone,
-            Some(_) => Read::One(Box::new(RawRecord {
-                employee_id: employee_id.to_owned(),
-                values: (first..row.len()).map(|at| row.get(at)).collect(),
-            })),
-        };
-        loaded.push(head(row, record).map_err(WorkError::Query)?);
+        loaded.push(head(row, read_of(row, employee_id)).map_err(WorkError::Query)?);
     }
     Ok(())
+}
+
+/// The columns of `read_records` stand behind a statement's own: its `employee_id`, then [`COLUMNS`] in order.
+pub(super) fn read_of(row: &Row, employee_id: &str) -> Read {
+    let first = row.len().saturating_sub(COLUMNS.len());
+    match row.get::<_, Option<&str>>(first.saturating_sub(1)) {
+        None => Read::Gone,
+        Some(_) => Read::One(Box::new(RawRecord {
+            employee_id: employee_id.to_owned(),
+            values: (first..row.len()).map(|at| row.get(at)).collect(),
+        })),
+    }
+}
+
+/// What may be shown of the error that an employee's record makes.
+pub(super) fn sqlstate(error: &LedgerError) -> String {
+    match error {
+        LedgerError::Statement { source, .. } => {
+            source.code().map_or("unknown", |state| state.code()).to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
     let claim = match row.get::<_, Option<&str>>("intent_kind") {
         None => None,
         Some(kind) => Some(Claim {
-            kind: IntentKind::from_name(kind)
-                .ok_or_else(|| LedgerError::Unexpected(format!("intent of kind {kind}")))?,
+            kind: IntentKind::named(kind)?,
             version: row.get("intent_version"),
             fields: FieldSet::from_bits(row.get("intent_fields")),
             hash: row.get::<_, Option<Vec<u8>>>("intent_hash").unwrap_or_default(),

@@ -18,6 +18,7 @@ mod health;
 mod marker;
 mod observer;
 mod reader;
+mod slot;
 mod start;
 
 use std::sync::Arc;
@@ -28,14 +29,15 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use health::{Health, NotReady};
-pub use start::{StartError, Started, fingerprint_key, targets};
+pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
 
 use crate::config::Config;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
-use crate::ledger::Session;
+use crate::ledger::{Session, TransactionUsers};
 use crate::metrics::{Metrics, MetricsError};
+use crate::reconcile;
 
 /// Notices that may wait; a dispatcher that is behind finds the rest by its scan.
 const NOTICES_MAX: usize = 1024;
@@ -73,6 +75,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         .map_err(|error| RunError::Listen { address, reason: error.to_string() })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
+    let users = Arc::new(TransactionUsers::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(clock::run(
@@ -85,6 +88,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         config: Arc::clone(&config),
         targets: started.targets.clone(),
         notify,
+        users: Arc::clone(&users),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
         shutdown: shutdown.clone(),
@@ -102,7 +106,14 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
         health.set_ledger(true);
     }
-    tasks.spawn(observer::run(config, started.targets.sql, metrics, shutdown.clone()));
+    tasks.spawn(reconcile::supervise(reconcile::Setting {
+        config: Arc::clone(&config),
+        target: started.targets.sql.clone(),
+        key: started.key,
+        metrics: metrics.clone(),
+        shutdown: shutdown.clone(),
+    }));
+    tasks.spawn(observer::run(config, started.targets.sql, metrics, users, shutdown.clone()));
     shutdown.cancelled().await;
     tracing::info!("stopping: what is under way ends first");
     let ended = tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;

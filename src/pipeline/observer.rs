@@ -7,26 +7,40 @@ use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::ledger::{LedgerError, Session};
+use crate::ledger::{LedgerError, Session, TransactionUsers};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::postgres::Target;
 
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(5);
-/// Looks between two counts of all employees, which cost more.
-const COUNT_EVERY: u32 = 6;
+/// Between two looks at who has a transaction open.
+const EVERY: Duration = Duration::from_millis(200);
+/// Such looks between two at everything else.
+const SLOT_EVERY: u32 = 25;
+/// Such looks between two counts of all employees, which cost more.
+const COUNT_EVERY: u32 = 6 * SLOT_EVERY;
+/// What "lately" is for the WAL's rate.
+const RATE_WINDOW_SECONDS: f64 = 600.0;
 
 /// Keeps the gauges true until `shutdown`.
-pub(super) async fn run(config: Arc<Config>, target: Target, metrics: Metrics, shutdown: CancellationToken) {
+pub(super) async fn run(
+    config: Arc<Config>,
+    target: Target,
+    metrics: Metrics,
+    users: Arc<TransactionUsers>,
+    shutdown: CancellationToken,
+) {
     let mut session: Option<Arc<Session>> = None;
     let mut looks = 0_u32;
+    let mut rate = WalRate::default();
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(every.tick()).await.is_some() {
         let looked = async {
             let session = super::reopened(&mut session, &target, "benefits-sync observer").await.ok()?;
-            slot(&session, &config.database.slot, &metrics).await.ok()?;
+            users.look(&session).await.ok()?;
+            if looks.is_multiple_of(SLOT_EVERY) {
+                slot(&session, &config.database.slot, &metrics, &mut rate).await.ok()?;
+            }
             if looks.is_multiple_of(COUNT_EVERY) {
                 count(&session, &metrics).await.ok()?;
             }
@@ -40,21 +54,73 @@ pub(super) async fn run(config: Arc<Config>, target: Target, metrics: Metrics, s
     }
 }
 
-async fn slot(session: &Session, name: &str, metrics: &Metrics) -> Result<(), LedgerError> {
+async fn slot(
+    session: &Session,
+    name: &str,
+    metrics: &Metrics,
+    rate: &mut WalRate,
+) -> Result<(), LedgerError> {
     let sql = include_str!("../../sql/queries/observe_slot.sql");
     let rows = session.query("look at the slot", sql, &[&name]).await?;
     let Some(row) = rows.first() else { return Ok(()) };
     let lsn = |column: &str| row.get::<_, Option<PgLsn>>(column).map_or(Lsn::ZERO, |lsn| Lsn(u64::from(lsn)));
     let end = lsn("wal_end");
     let bytes = |since: Lsn| i64::try_from(end.bytes_since(since)).unwrap_or(i64::MAX);
+    let at: f64 = row.get("at");
+    rate.look(at, end);
     if row.get("has_slot") {
-        let safe = row.get::<_, Option<i64>>("safe_wal_size").unwrap_or(-1);
-        metrics.slot(bytes(lsn("confirmed_flush_lsn")), bytes(lsn("restart_lsn")), safe);
+        let safe = match row.get::<_, Option<&str>>("wal_status") {
+            Some("lost") => Some(0),
+            _ => row.get("safe_wal_size"),
+        };
+        let headroom = safe.map_or(f64::INFINITY, |safe| rate.lasts(safe));
+        metrics.slot(
+            bytes(lsn("confirmed_flush_lsn")),
+            bytes(lsn("restart_lsn")),
+            safe.unwrap_or(-1),
+            headroom,
+        );
         metrics.lag(end, lsn("received_lsn").max(lsn("confirmed_flush_lsn")), lsn("confirmed_flush_lsn"));
     }
     metrics.pending(row.get("pending"), row.get("oldest_seconds"));
     metrics.holds(row.get("holds"));
+    metrics.stuck(row.get("stuck"));
+    metrics.observed(at, row.get("is_active"));
     Ok(())
+}
+
+/// How much WAL was written a second, lately: the newest look counts for as much as its share of the window.
+#[derive(Debug, Default)]
+struct WalRate {
+    last: Option<(f64, Lsn)>,
+    bytes_per_second: Option<f64>,
+}
+
+impl WalRate {
+    fn look(&mut self, at: f64, end: Lsn) {
+        if let Some((earlier, from)) = self.last.filter(|(earlier, from)| at > *earlier && end >= *from) {
+            let seconds = at - earlier;
+            let now = approximate(end.bytes_since(from)) / seconds;
+            let share = (seconds / RATE_WINDOW_SECONDS).min(1.0);
+            let before = self.bytes_per_second.unwrap_or(now);
+            self.bytes_per_second = Some(before + (now - before) * share);
+        }
+        self.last = Some((at, end));
+    }
+
+    /// How long it takes to write so many bytes.
+    fn lasts(&self, bytes: i64) -> f64 {
+        match self.bytes_per_second {
+            _ if bytes <= 0 => 0.0,
+            Some(rate) if rate > 0.0 => approximate(u64::try_from(bytes).unwrap_or(0)) / rate,
+            _ => f64::INFINITY,
+        }
+    }
+}
+
+/// A count as a float: exact up to 2^53.
+fn approximate(count: u64) -> f64 {
+    Duration::from_secs(count).as_secs_f64()
 }
 
 async fn count(session: &Session, metrics: &Metrics) -> Result<(), LedgerError> {
@@ -63,4 +129,31 @@ async fn count(session: &Session, metrics: &Metrics) -> Result<(), LedgerError> 
         metrics.employees(row.get(0), row.get(1));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headroom_is_what_is_left_at_the_rate_of_lately() {
+        let mut rate = WalRate::default();
+        assert!(rate.lasts(1000).is_infinite(), "nothing is known yet");
+        rate.look(0.0, Lsn(0));
+        rate.look(10.0, Lsn(1000));
+        assert!((rate.lasts(5000) - 50.0).abs() < 1e-9);
+        // A minute without WAL lowers the rate by a tenth.
+        rate.look(70.0, Lsn(1000));
+        assert!((rate.lasts(9000) - 100.0).abs() < 1e-9);
+        assert!(rate.lasts(0) < 1e-9, "a lost slot has none");
+    }
+
+    #[test]
+    fn a_server_that_begins_anew_counts_from_there() {
+        let mut rate = WalRate::default();
+        rate.look(0.0, Lsn(5000));
+        rate.look(1.0, Lsn(10));
+        rate.look(2.0, Lsn(20));
+        assert!((rate.lasts(100) - 10.0).abs() < 1e-9);
+    }
 }

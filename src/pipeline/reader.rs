@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::marker::{Ended, Marker, Seeded, Step};
-use super::start::{self, Targets};
+use super::slot::{self, Replacing, SlotWatch};
+use super::start::Targets;
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
-use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, site};
+use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, doubt, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
@@ -30,6 +31,8 @@ const COMMITS_MAX: usize = 1_000;
 const FRAMES_MAX: usize = 20_000;
 /// Hand-overs that may wait for the marker.
 const STEPS_MAX: usize = 32;
+/// Between two looks at doubts, the slot and the publication.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the end of the stream may take at a graceful stop.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -38,6 +41,7 @@ pub(super) struct Setting {
     pub(super) config: Arc<Config>,
     pub(super) targets: Targets,
     pub(super) notify: mpsc::Sender<Notice>,
+    pub(super) users: Arc<TransactionUsers>,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
     pub(super) shutdown: CancellationToken,
@@ -62,6 +66,18 @@ pub(super) enum ReadError {
     NotDescribed,
     #[error("the site's description changed; starting again with the new one")]
     DescriptionChanged,
+    #[error("everyone was compared; starting again with what was found")]
+    Reconciled,
+    #[error(
+        "the publication {0} does not exist: run benefits-sync setup, or correct database.publication. The slot waits"
+    )]
+    NoPublication(String),
+    #[error("the publication is not what it was when the stream started; starting again")]
+    PublicationChanged,
+    #[error("the slot is read by another instance (process {0})")]
+    Busy(i32),
+    #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
+    ReplacedOften(Duration),
     #[error(transparent)]
     FailPoint(#[from] failpoint::Tripped),
     #[error("the marker task ended abnormally")]
@@ -71,7 +87,28 @@ pub(super) enum ReadError {
 impl ReadError {
     /// Another instance holds the slot: nothing is wrong here.
     fn is_standing_by(&self) -> bool {
-        matches!(self, Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. }))
+        matches!(
+            self,
+            Self::Busy(_)
+                | Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. })
+        )
+    }
+
+    /// Nothing is wrong: the next session goes on at once.
+    fn is_turnover(&self) -> bool {
+        matches!(self, Self::DescriptionChanged | Self::Reconciled)
+    }
+
+    /// What the slot needs is gone: another must take its place. A publication that is there now, but was not at the
+    /// slot's place in the WAL, can never be decoded before version 18.
+    fn calls_for_another_slot(&self) -> bool {
+        match self {
+            Self::Replication(error) => {
+                error.remedy() == Remedy::RecreateSlot
+                    || matches!(error, ReplicationError::Server { problem: Problem::PublicationMissing, .. })
+            }
+            _ => false,
+        }
     }
 }
 
@@ -80,17 +117,21 @@ pub(super) async fn supervise(setting: Setting) {
     let schedule = super::session_schedule();
     let mut failures = 0;
     let mut told = String::new();
+    let mut replacing = Replacing::default();
     let mut before = None;
     while !setting.shutdown.is_cancelled() {
         let began = tokio::time::Instant::now();
-        let ended = read(&setting, &mut before).await;
+        let ended = read(&setting, &mut replacing, &mut before).await;
         setting.metrics.connected(false);
         let Err(error) = ended else { return };
         let standing_by = error.is_standing_by();
-        setting.health.set_streaming(if standing_by { Ok(()) } else { Err(error.to_string()) });
+        replacing.wanted |= error.calls_for_another_slot();
+        let well = standing_by || error.is_turnover();
+        setting.health.set_streaming(if well { Ok(()) } else { Err(error.to_string()) });
         failures = if began.elapsed() > Duration::from_mins(1) { 1 } else { failures + 1 };
         let wait = match &error {
-            ReadError::DescriptionChanged => Duration::ZERO,
+            error if error.is_turnover() => Duration::ZERO,
+            ReadError::ReplacedOften(wait) => *wait,
             _ if standing_by => Duration::from_secs(1),
             _ => schedule.delay(failures),
         };
@@ -98,7 +139,7 @@ pub(super) async fn supervise(setting: Setting) {
         let text = error.to_string();
         if text == told {
             tracing::debug!(%error, "the reader session ended again");
-        } else if standing_by || matches!(error, ReadError::DescriptionChanged) {
+        } else if well {
             tracing::info!(%error, "not reading the slot");
         } else {
             log(&error, wait);
@@ -116,13 +157,20 @@ fn log(error: &ReadError, wait: Duration) {
         ReadError::Replication(error) => {
             tracing::warn!(%error, detail = error.detail(), hint = error.hint(), ?wait, "the reader session ended");
         }
+        error @ ReadError::NoPublication(_) => {
+            tracing::error!(%error, "the stream cannot be read until this is mended");
+        }
         error => tracing::warn!(%error, ?wait, "the reader session ended"),
     }
 }
 
 /// `before` is the session before this one: where it fell silent, its end at the server may hold the slot for as long as
 /// `wal_sender_timeout`.
-async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), ReadError> {
+async fn read(
+    setting: &Setting,
+    replacing: &mut Replacing,
+    before: &mut Option<Canceller>,
+) -> Result<(), ReadError> {
     let session = Session::connect(&setting.targets.sql, "benefits-sync marker").await?;
     if !Site::load(&session).await?.described_at_all {
         return Err(ReadError::NotDescribed);
@@ -133,18 +181,24 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
     {
         tracing::debug!(%error, "the session before could not be ended");
     }
-    start::slot(&setting.config, &session, &mut connection).await?;
+    slot::take(&setting.config, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
-    let selector = Selector::new(
+    let doubt = doubt::load(&session).await?;
+    let members = site::load_members(&session, &hasher).await?;
+    let anybody = members.synced() > 0;
+    let mut selector = Selector::new(
         Site::sources(&session).await?,
         hasher.clone(),
-        site::load_members(&session, &hasher).await?,
+        members,
         site::load_filter(&session, &hasher).await?,
         CACHE_ROWS,
     );
+    if doubt.why.is_some() && anybody {
+        selector.distrust_filter();
+    }
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     let database = &setting.config.database;
-    let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger);
+    let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger.clone());
     let canceller = connection.canceller();
     let stream = connection.start(StartOptions { idle_limit: database.idle_limit, ..options }).await?;
     *before = Some(canceller);
@@ -160,6 +214,7 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
             i32::try_from(setting.config.guard.minimum).unwrap_or(i32::MAX),
             setting.config.guard.fraction,
         ),
+        users: Arc::clone(&setting.users),
     };
     let marks = Marks::new(Arc::clone(&session), hasher, settings);
     marks.complete_mass_changes().await?;
@@ -173,7 +228,10 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
         health: Arc::clone(&setting.health),
     };
     let mut marking = tokio::spawn(marker.run(steps));
-    let mut reader = Reader { stream, selector, commits: Vec::new(), handed, from_marker };
+    let watch = SlotWatch::new(&setting.config, &session, confirmed_by_ledger).await?;
+    let owners_version = doubt.owners_version;
+    let mut reader =
+        Reader { stream, selector, commits: Vec::new(), handed, from_marker, session, watch, owners_version };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
         done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
@@ -182,10 +240,13 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
             Err(error) => error.into(),
         }),
     };
-    if let Err(error) = ended {
-        marking.abort();
-        return Err(error);
-    }
+    let stop = match ended {
+        Ok(stop) => stop,
+        Err(error) => {
+            marking.abort();
+            return Err(error);
+        }
+    };
     // A graceful stop: what was handed over becomes durable and is confirmed before the connection closes.
     drop(reader.handed);
     if let Ok(done) = tokio::time::timeout(CLOSE_MAX, &mut marking).await {
@@ -193,7 +254,19 @@ async fn read(setting: &Setting, before: &mut Option<Canceller>) -> Result<(), R
     } else {
         marking.abort();
     }
-    Ok(reader.stream.close(CLOSE_MAX).await?)
+    reader.watch.close(&reader.session).await?;
+    reader.stream.close(CLOSE_MAX).await?;
+    match stop {
+        Stop::Shutdown => Ok(()),
+        Stop::Reconciled => Err(ReadError::Reconciled),
+    }
+}
+
+/// Why a reader stops in order.
+enum Stop {
+    Shutdown,
+    /// A comparison has corrected whose rows are: the filter is loaded anew.
+    Reconciled,
 }
 
 struct Reader {
@@ -202,24 +275,37 @@ struct Reader {
     commits: Vec<Commit>,
     handed: mpsc::Sender<Step>,
     from_marker: mpsc::UnboundedReceiver<Seeded>,
+    session: Arc<Session>,
+    watch: SlotWatch,
+    /// Of the map that the filter was loaded from.
+    owners_version: i64,
 }
 
 impl Reader {
-    async fn run(&mut self, setting: &Setting) -> Result<(), ReadError> {
+    async fn run(&mut self, setting: &Setting) -> Result<Stop, ReadError> {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let publication = &setting.config.database.publication;
         loop {
             tokio::select! {
                 biased;
-                () = setting.shutdown.cancelled() => return Ok(()),
+                () = setting.shutdown.cancelled() => return Ok(Stop::Shutdown),
                 Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
+                _ = look.tick() => {
+                    self.watch.look(&self.session).await?;
+                    if self.was_reconciled().await? {
+                        return Ok(Stop::Reconciled);
+                    }
+                }
                 frame = self.stream.next() => {
-                    let mut idle = take(&frame?, &mut self.selector, &mut self.commits)?;
+                    let mut idle = take(&frame?, &mut self.selector, &mut self.commits, publication)?;
                     // All that has arrived, before anything else is looked at.
                     for _ in 0..FRAMES_MAX {
                         if self.commits.len() >= COMMITS_MAX {
                             break;
                         }
                         let Some(frame) = self.stream.try_next()? else { break };
-                        idle = take(&frame, &mut self.selector, &mut self.commits)?;
+                        idle = take(&frame, &mut self.selector, &mut self.commits, publication)?;
                     }
                     setting.metrics.decided(&self.selector.take_decisions());
                     if !self.commits.is_empty() {
@@ -228,7 +314,7 @@ impl Reader {
                     if setting.shutdown.run_until_cancelled(self.hand_over(idle)).await.transpose()?.is_none() {
                         // A marker that waits for a commit to become visible can take for ever. What was not handed over
                         // is not confirmed, and comes again.
-                        return Ok(());
+                        return Ok(Stop::Shutdown);
                     }
                 }
             }
@@ -247,6 +333,12 @@ impl Reader {
         }
         Ok(())
     }
+
+    async fn was_reconciled(&mut self) -> Result<bool, ReadError> {
+        let doubt = doubt::load(&self.session).await?;
+        Ok(doubt.owners_version != self.owners_version
+            || (self.selector.distrusts_filter() && doubt.why.is_none()))
+    }
 }
 
 /// Takes one frame; the LSN of a keepalive that stands for everything before it.
@@ -254,6 +346,7 @@ fn take(
     frame: &Frame<'_>,
     selector: &mut Selector,
     commits: &mut Vec<Commit>,
+    publication: &str,
 ) -> Result<Option<Lsn>, ReadError> {
     match frame {
         Frame::Data { wal_start, payload, .. } => {
@@ -264,6 +357,12 @@ fn take(
             Ok(None)
         }
         Frame::Keepalive { wal_end, .. } => Ok(selector.is_between_transactions().then_some(*wal_end)),
+        // Version 18 goes on without a publication and skips its changes: "skipped loading publication".
+        Frame::Notice { code, message, .. }
+            if code == "55000" && message.contains(&format!("\"{publication}\"")) =>
+        {
+            Err(ReadError::PublicationChanged)
+        }
         Frame::Notice { severity, code, message } => {
             tracing::warn!(severity, code, message, "PostgreSQL says in the stream");
             Ok(None)

@@ -6,16 +6,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::ledger::{Checkpoint, LedgerError, Session, Site, Trouble};
+use crate::ledger::{LedgerError, Session, Site, Trouble};
 use crate::postgres::{ConnectError, ConnectErrorClass, Target, TargetError};
 use crate::record::FingerprintKey;
-use crate::replication::Connection;
-
-use super::reader::ReadError;
-
-/// How long the creation of a slot may take: it waits for every transaction that is open.
-const SLOT_MAX: Duration = Duration::from_mins(1);
-
 /// Where the database is.
 #[derive(Debug, Clone)]
 pub struct Targets {
@@ -135,6 +128,36 @@ enum Agreement {
     AskAgain(LedgerError),
 }
 
+/// As `check`, for a command: a server that is away is its failure.
+pub async fn check_once(config: &Config) -> Result<(Started, std::sync::Arc<Session>), CheckError> {
+    let targets = targets(config)?;
+    let key = fingerprint_key(&config.ledger.fingerprint_key_file)?;
+    let session = match Session::connect(&targets.sql, "benefits-sync command").await {
+        Err(error) if error.class() == ConnectErrorClass::Usage => {
+            return Err(StartError::Refused(error).into());
+        }
+        other => other?,
+    };
+    match agree(config, &session, &key).await? {
+        Agreement::Yes => Ok((Started { targets, key }, session)),
+        Agreement::AskAgain(error) => Err(error.into()),
+    }
+}
+
+/// Why a command could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// A setting or the set-up has to be changed.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// PostgreSQL is away.
+    #[error("{}{}", .0.primary(), .0.detail().map(|detail| format!(" ({detail})")).unwrap_or_default())]
+    Away(#[from] ConnectError),
+    /// The ledger cannot be read at the moment.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
 /// The ledger is about this platform and was written with this key; a new one takes both.
 async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Result<Agreement, StartError> {
     let site = match Site::load(session).await {
@@ -158,78 +181,4 @@ async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Resu
         Err(error) if error.trouble() == Trouble::Passing => Ok(Agreement::AskAgain(error)),
         Err(error) => Err(StartError::NotSetUp(error)),
     }
-}
-
-/// Makes sure that there is a slot, and that it is the one that the ledger has followed. Whatever is not as it was is
-/// doubt, noted durably: reconcile answers it.
-pub(super) async fn slot(
-    config: &Config,
-    session: &Session,
-    connection: &mut Connection,
-) -> Result<(), ReadError> {
-    let name = &config.database.slot;
-    let identity = connection.identify_system().await?;
-    let held = Checkpoint::load(session).await?;
-    let state = slot_state(session, name).await?;
-    if state == SlotState::Lost {
-        tracing::error!(
-            slot = name,
-            "the slot is lost: PostgreSQL has removed WAL that it needed; making a new one"
-        );
-        connection.drop_slot(name).await?;
-    }
-    let fresh = state != SlotState::Usable;
-    if fresh {
-        let failover = connection.server_version() >= 170_000;
-        let created = connection.create_slot(name, failover, SLOT_MAX).await?;
-        tracing::info!(slot = name, from = %created.consistent_point, failover, "made a replication slot");
-    }
-    let system_id = identity.system_id.to_string();
-    let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
-    let doubt = match &held {
-        None => Some("first-start"),
-        Some(held) if held.system_id != system_id || held.timeline != timeline => Some("platform"),
-        Some(_) if fresh => Some("slot"),
-        Some(_) => None,
-    };
-    let Some(doubt) = doubt else { return Ok(()) };
-    if held.is_some() {
-        tracing::warn!(
-            doubt,
-            "the WAL is not the one that the ledger followed; a comparison of everyone answers it"
-        );
-    }
-    note_doubt(session, doubt).await?;
-    let checkpoint = Checkpoint {
-        system_id,
-        timeline,
-        platform_id: config.benefits.platform_id.clone(),
-        slot_name: name.clone(),
-        slot_generation: held.map_or(1, |held| held.slot_generation.saturating_add(i64::from(fresh))),
-        lsn: crate::lsn::Lsn::ZERO,
-    };
-    Ok(checkpoint.store(session).await?)
-}
-
-/// Notes a doubt; the graver one stays.
-async fn note_doubt(session: &Session, doubt: &str) -> Result<(), LedgerError> {
-    let sql = "update benefits.site set doubt = $1 where doubt is distinct from 'platform'";
-    session.execute("note a doubt", sql, &[&doubt]).await.map(|_| ())
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum SlotState {
-    Missing,
-    Lost,
-    Usable,
-}
-
-async fn slot_state(session: &Session, name: &str) -> Result<SlotState, LedgerError> {
-    let sql = "select coalesce(wal_status = 'lost', false) from pg_replication_slots where slot_name = $1::text::name";
-    let rows = session.query("look for the slot", sql, &[&name]).await?;
-    Ok(match rows.first().map(|row| row.get::<_, bool>(0)) {
-        None => SlotState::Missing,
-        Some(true) => SlotState::Lost,
-        Some(false) => SlotState::Usable,
-    })
 }

@@ -80,6 +80,19 @@ impl FingerprintKey {
         }
     }
 
+    /// Keyed hash of a record that was refused: HR's values, and what we found wrong with them.
+    pub fn refused(&self, employee_id: &str, values: &[Option<String>], faults: &str) -> [u8; 16] {
+        let mut parts: Vec<&[u8]> = vec![employee_id.as_bytes(), faults.as_bytes()];
+        for value in values {
+            // A null and an empty text are two things.
+            match value {
+                Some(value) => parts.extend([&b"1"[..], value.as_bytes()]),
+                None => parts.push(b"0"),
+            }
+        }
+        self.derived(b"benefits-sync refused record 1", &parts)
+    }
+
     /// The first half of HMAC-SHA256 over a label and length-delimited parts.
     pub(super) fn derived(&self, label: &[u8], parts: &[&[u8]]) -> [u8; 16] {
         let mut mac = Hmac::<Sha256>::new(&self.secret.into());

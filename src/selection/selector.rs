@@ -91,6 +91,8 @@ pub struct Selector {
     decisions: Decisions,
     enrolments: u64,
     seeded: u64,
+    /// Rows that the filter does not know may belong to synced employees all the same.
+    distrusts_filter: bool,
     scratch: Vec<u8>,
 }
 
@@ -117,6 +119,7 @@ impl Selector {
             decisions: Decisions::default(),
             enrolments: 0,
             seeded: 0,
+            distrusts_filter: false,
             scratch: Vec::new(),
         }
     }
@@ -150,6 +153,17 @@ impl Selector {
             self.filter.insert(row);
         }
         self.seeded = self.seeded.max(enrolments);
+    }
+
+    /// The ledger's map of child rows may have gaps, being in doubt: for this selector's life every row of unknown owner
+    /// counts as one of a synced employee.
+    pub fn distrust_filter(&mut self) {
+        self.distrusts_filter = true;
+    }
+
+    /// Whether [`Selector::distrust_filter`] was called.
+    pub fn distrusts_filter(&self) -> bool {
+        self.distrusts_filter
     }
 
     /// The counts since the last call.
@@ -300,9 +314,11 @@ impl Selector {
     ) -> Result<(), SelectionError> {
         let mut at = self.row_context(relation, xid)?;
         match at.binding {
-            Binding::Other | Binding::Requests(_) | Binding::Failed(_) => at.decisions.other_table += 1,
+            Binding::Other | Binding::Failed(_) => at.decisions.other_table += 1,
             Binding::Description => at.touches.description = true,
             Binding::Rules => at.touches.rules = true,
+            // Touched by a comparison of everyone, which found it waiting: its own commit came before the slot.
+            Binding::Requests(columns) => at.requested(columns, new),
             Binding::Lookup(columns) => {
                 if let OldTuple::Key(old) | OldTuple::Full(old) = old {
                     at.lookup_moved(columns, old, new);
@@ -376,7 +392,7 @@ impl Selector {
             members: &mut self.members,
             cache: &mut self.cache,
             filter: &self.filter,
-            filter_is_complete: self.seeded >= self.enrolments,
+            filter_is_complete: !self.distrusts_filter && self.seeded >= self.enrolments,
             decisions: &mut self.decisions,
             scratch: &mut self.scratch,
         })

@@ -83,6 +83,26 @@ for_each_major! {
 }
 
 #[tokio::test]
+async fn a_hold_names_whose_transaction_it_was_where_that_could_be_seen() {
+    let mut site = guarded(18).await;
+    site.logins = true;
+    site.stop().await;
+    site.start().await;
+    site.hr
+        .batch_execute("begin; update hr.employee set leave_date = '2027-03-31' where id <= 4; select pg_sleep(1); commit")
+        .await
+        .unwrap();
+    hold_of(&site, 4).await;
+    let row = site
+        .hr
+        .query_one("select transaction_user from benefits.hold where state = 'open'", &[])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, Option<&str>>(0), Some("postgres"));
+    site.stop().await;
+}
+
+#[tokio::test]
 async fn everybody_else_flows_while_people_are_held() {
     let mut site = guarded(18).await;
     site.hr

@@ -121,7 +121,6 @@ for_each_major! {
             }
         };
         let before = count().await;
-        let xid = "select xid::text from pg_current_snapshot() as s, pg_snapshot_xmax(s) as xid";
         site.hr.batch_execute("create table hr.busy (n integer)").await.unwrap();
         for _ in 0..20 {
             site.hr.batch_execute("insert into hr.busy select generate_series(1, 1000)").await.unwrap();
@@ -131,8 +130,6 @@ for_each_major! {
         let client = elsewhere.client().await;
         client.batch_execute("create table busy as select generate_series(1, 20000) as n").await.unwrap();
         site.passed().await;
-        let first: String = site.hr.query_one(xid, &[]).await.unwrap().get(0);
-        assert!(!first.is_empty());
         assert_eq!(count().await, before, "nothing was written to the ledger");
         site.stop().await;
     }
@@ -193,7 +190,7 @@ for_each_major! {
 
     async fn a_value_that_goes_there_and_back_ends_where_it_began_though_an_answer_was_lost(major: u32) {
         let mut site = Site::new(major).await;
-        site.more = "[delivery]\nbackoff_min = \"1500ms\"\nbackoff_max = \"2s\"\n".to_owned();
+        site.more.push_str("[delivery]\nbackoff_min = \"1500ms\"\nbackoff_max = \"2s\"\n");
         site.start().await;
         surname(&site, 1, "A").await;
         site.sync(&["1"]).await;
@@ -369,13 +366,13 @@ for_each_major! {
         site.sync(&["1", "2"]).await;
         standby(&site, "nobody").await;
         let url = site.database.url.clone();
-        let waiting = async |sql: &'static str| {
-            let client = connect(&url).await;
-            tokio::spawn(async move { client.batch_execute(sql).await })
+        let waiting = |sql: &'static str| {
+            let url = url.clone();
+            tokio::spawn(async move { connect(&url).await.batch_execute(sql).await })
         };
-        let change = waiting("update hr.employee set surname = 'Unseen' where id = 1").await;
+        let change = waiting("update hr.employee set surname = 'Unseen' where id = 1");
         // A change of somebody who is enrolled by a later commit, which is visible at once.
-        let early = waiting("update hr.employee set surname = 'Early' where id = 3").await;
+        let early = waiting("update hr.employee set surname = 'Early' where id = 3");
         eventually("both wait for the standby", async || {
             let sql = "select count(*) from pg_stat_activity where wait_event = 'SyncRep' and query like 'update hr.%'";
             site.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 2

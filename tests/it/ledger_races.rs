@@ -47,6 +47,7 @@ fn decided(work: &Work, state: StateName) -> Outcome {
         linked: work.linked,
         answered: Instant::now(),
         synced: false,
+        refused: None,
         lines: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "not every helper is used at every moment of the suite's life")]
 
 pub mod database;
+pub mod logins;
 pub mod proof;
 pub mod shared;
 pub mod site;

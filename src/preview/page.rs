@@ -1,0 +1,117 @@
+//! Reads employees for the preview, a page at a time; nothing is claimed or written.
+
+use std::collections::HashSet;
+
+use tokio_postgres::Row;
+
+use crate::ledger::{LedgerError, Session, Trouble};
+use crate::record::{COLUMNS, FieldSet, Fingerprints, RawRecord};
+
+/// An employee as HR and the ledger have them.
+pub(super) struct Candidate {
+    pub(super) employee_id: String,
+    pub(super) found: Found,
+    pub(super) enrolment: Option<Enrolment>,
+}
+
+/// What the record query says.
+pub(super) enum Found {
+    One(Box<RawRecord>),
+    None,
+    Several,
+    /// It fails for this employee; the SQLSTATE.
+    Unreadable(String),
+}
+
+/// What the ledger says.
+pub(super) struct Enrolment {
+    pub(super) benefits_id: Option<String>,
+    pub(super) linked: bool,
+    pub(super) in_full: bool,
+    pub(super) acknowledged: Fingerprints,
+    pub(super) unknown: FieldSet,
+}
+
+/// How many there are in HR.
+pub(super) async fn count(session: &Session) -> Result<u64, LedgerError> {
+    let sql = "select count(*) from benefits.employee where gone_at is null";
+    let rows = session.query("count employees", sql, &[]).await?;
+    Ok(rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)))
+}
+
+/// The next ids.
+pub(super) async fn ids(session: &Session, after: &str, limit: i64) -> Result<Vec<String>, LedgerError> {
+    let sql = include_str!("../../sql/queries/preview_page.sql");
+    let rows = session.query("read a page of employees", sql, &[&after, &limit]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Which of these ids are enrolled.
+pub(super) async fn enrolled(session: &Session, ids: &[&str]) -> Result<HashSet<String>, LedgerError> {
+    let sql = "select employee_id from benefits.enrolment where employee_id = any ($1::text[])";
+    let rows = session.query("look for employees", sql, &[&ids]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Their records. Where one employee's makes the query fail, the page is halved until that employee stands alone.
+pub(super) async fn read(session: &Session, ids: Vec<String>) -> Result<Vec<Candidate>, LedgerError> {
+    let mut candidates = Vec::with_capacity(ids.len());
+    let mut batches = vec![ids];
+    while let Some(mut ids) = batches.pop() {
+        let sql = include_str!("../../sql/queries/preview_work.sql");
+        match session.query("read records", sql, &[&ids]).await {
+            Ok(rows) => collect(&rows, &mut candidates),
+            Err(error) if error.trouble() != Trouble::Data => return Err(error),
+            Err(_) if ids.len() > 1 => {
+                let rest = ids.split_off(ids.len() / 2);
+                batches.extend([rest, ids]);
+            }
+            Err(error) => {
+                let state = match &error {
+                    LedgerError::Statement { source, .. } => {
+                        source.code().map_or("unknown", |state| state.code())
+                    }
+                    _ => "unknown",
+                };
+                let found = |employee_id| Candidate {
+                    employee_id,
+                    found: Found::Unreadable(state.to_owned()),
+                    enrolment: None,
+                };
+                candidates.extend(ids.into_iter().map(found));
+            }
+        }
+    }
+    Ok(candidates)
+}
+
+fn collect(rows: &[Row], candidates: &mut Vec<Candidate>) {
+    for row in rows {
+        let employee_id: &str = row.get("employee_id");
+        if let Some(last) = candidates.last_mut()
+            && last.employee_id == employee_id
+        {
+            last.found = Found::Several;
+            continue;
+        }
+        // The columns of read_records stand behind the fixed ones: its employee_id, then COLUMNS in order.
+        let first = row.len().saturating_sub(COLUMNS.len());
+        let found = match row.get::<_, Option<&str>>(first.saturating_sub(1)) {
+            None => Found::None,
+            Some(_) => Found::One(Box::new(RawRecord {
+                employee_id: employee_id.to_owned(),
+                values: (first..row.len()).map(|at| row.get(at)).collect(),
+            })),
+        };
+        let enrolment = row.get::<_, Option<bool>>("enrolled").unwrap_or(false).then(|| Enrolment {
+            benefits_id: row.get("benefits_id"),
+            linked: row.get("linked"),
+            in_full: row.get("in_full"),
+            acknowledged: row
+                .get::<_, Option<&[u8]>>("acknowledged")
+                .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
+            unknown: FieldSet::from_bits(row.get("unknown_fields")),
+        });
+        candidates.push(Candidate { employee_id: employee_id.to_owned(), found, enrolment });
+    }
+}

@@ -1,0 +1,138 @@
+//! `setup` and `teardown` as a careful DBA uses them.
+
+use std::process::Command;
+
+use benefits_sync::demo;
+use benefits_sync::demo::cluster::{Cluster, Script, psql};
+use benefits_sync::{doctor, pipeline, setup};
+use tokio_util::sync::CancellationToken;
+
+use crate::for_each_major;
+use crate::support::logins::Logins;
+use crate::support::site::eventually;
+
+/// What pg_dump says of the schema; without the random key that guards its restore.
+fn dump(cluster: &Cluster) -> String {
+    let program = |name: &str, arguments: &[&str]| {
+        let output = cluster.binaries().client(name).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = program("pg_dump", &["--schema-only", "-d", &cluster.url("hr")])
+        + &program("pg_dumpall", &["--roles-only", "-d", &cluster.url("postgres")]);
+    text.lines()
+        .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+async fn count(logins: &Logins, sql: &str) -> i64 {
+    logins.admin.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// Creates an account and sends a change, with everything as two logins without power; then doctor looks at it running.
+async fn works(logins: &Logins) {
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(pipeline::run(logins.config(), shutdown.clone()));
+    eventually("it streams", async || {
+        count(logins, "select count(*) from pg_replication_slots where active").await == 1
+    })
+    .await;
+    logins.admin.execute("select benefits.sync(array['1', '2'])", &[]).await.unwrap();
+    eventually("both are created", async || {
+        count(logins, "select count(*) from benefits.employee_status where state = 'successful'").await == 2
+    })
+    .await;
+    logins
+        .admin
+        .batch_execute(
+            "set role hr_application; update hr.employee set surname = 'Lovelace' where id = 1; reset role",
+        )
+        .await
+        .unwrap();
+    eventually("the change is held", async || {
+        logins.sandbox.account_of("1").is_some_and(|account| account.get("surname") == Some("Lovelace"))
+    })
+    .await;
+    // Lookups, child rows that leave, translations: each of them reads through a function of its own.
+    logins
+        .admin
+        .batch_execute(
+            "
+        update hr.department set name = name || ' and more';
+        update hr.grade set name = name || '+';
+        update hr.location set name = name || ', again';
+        delete from hr.phone where employee_id = 1;
+        insert into benefits.picklist_value values ('gender', 'Z', 'Female')",
+        )
+        .await
+        .unwrap();
+    let end: String = logins.admin.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+    eventually("everything is acknowledged", async || {
+        let passed =
+            format!("select count(*) from pg_replication_slots where confirmed_flush_lsn >= '{end}'");
+        count(logins, &passed).await == 1 && count(logins, "select count(*) from benefits.pending").await == 0
+    })
+    .await;
+    let who = "select count(*) from pg_stat_activity where application_name like 'benefits-sync%' and usename not in ('benefits_service', 'benefits_reader')";
+    assert_eq!(count(logins, who).await, 0);
+    let report = doctor::run(&logins.config()).await.unwrap();
+    assert_eq!(report.findings(), Vec::<&str>::new(), "{report:#?}");
+    let scrape = reqwest_text(logins.http, "/metrics").await;
+    assert!(scrape.contains("benefits_sync_replication_connected 1"), "{scrape}");
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+async fn reqwest_text(port: u16, path: &str) -> String {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
+}
+
+for_each_major! {
+    async fn two_logins_without_power_run_the_pipeline_on_tables_of_another_role_and_teardown_leaves_no_trace(major: u32) {
+        let logins = Logins::bare(major).await;
+        let before = dump(&logins.cluster);
+        let target = logins.admin_target();
+        assert!(!setup::changes(&target, &logins.config()).await.unwrap().is_empty());
+        setup::apply(&target, &logins.config()).await.unwrap();
+        assert_eq!(setup::changes(&target, &logins.config()).await.unwrap(), Vec::<String>::new());
+        // Again, without harm.
+        setup::apply(&target, &logins.config()).await.unwrap();
+        logins.set_passwords().await;
+        logins.admin.batch_execute(demo::DESCRIPTION).await.unwrap();
+        works(&logins).await;
+        eventually("the slot is free", async || count(&logins, "select count(*) from pg_replication_slots where active").await == 0).await;
+        let removed = setup::remove(&target, &logins.config()).await.unwrap();
+        for thing in ["replication slot benefits_sync", "publication benefits_sync", "schema benefits with all it holds", "role benefits_owner"] {
+            assert!(removed.iter().any(|line| line == thing), "{thing}: {removed:?}");
+        }
+        assert_same(&before, &dump(&logins.cluster));
+        // And again: nothing to remove is no error.
+        assert_eq!(setup::remove(&target, &logins.config()).await.unwrap(), Vec::<String>::new());
+    }
+
+    async fn what_setup_prints_runs_in_psql_as_it_is_on_an_empty_database(major: u32) {
+        let logins = Logins::bare(major).await;
+        let output = tokio::task::block_in_place(|| Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
+            .args(["setup", "--print", "--config"]).arg(logins.config_file()).output().unwrap());
+        assert!(output.status.success());
+        let file = logins.directory.path().join("setup.sql");
+        std::fs::write(&file, &output.stdout).unwrap();
+        let (binaries, url) = (logins.cluster.binaries().clone(), logins.cluster.url("hr"));
+        tokio::task::block_in_place(|| psql(&binaries, &url, &Script::File(file.clone()))).unwrap();
+        setup::make_key(&logins.directory.path().join("key")).unwrap();
+        assert_eq!(setup::changes(&logins.admin_target(), &logins.config()).await.unwrap(), Vec::<String>::new());
+        logins.set_passwords().await;
+        logins.admin.batch_execute(demo::DESCRIPTION).await.unwrap();
+        works(&logins).await;
+    }
+}
+
+/// Shows the first line that differs.
+fn assert_same(before: &str, after: &str) {
+    for (index, (left, right)) in before.lines().zip(after.lines()).enumerate() {
+        assert_eq!(left, right, "line {index} of the dump");
+    }
+    assert_eq!(before.lines().count(), after.lines().count());
+}
