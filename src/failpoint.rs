@@ -11,7 +11,8 @@
 //!
 //! Steps in the order a change walks through them: `row-read`, `commit-handed`, `pending-written`, `lsn-confirmed` (reader);
 //! `record-read`, `intent-written`, `request-sent` (about to leave), `answer-received`, `outcome-recorded` (delivery). The
-//! outcome is recorded and the pending row cleared by one statement, so between the two there is no step.
+//! outcome is recorded and the pending row cleared by one statement, so between the two there is no step. `rules-marked` is
+//! `pending-written` of changed translations, levels or packages.
 
 #[cfg(feature = "failpoints")]
 pub use armed::{Tripped, hit};

@@ -214,7 +214,20 @@ async fn latency(site: &BenchSite) -> Vec<Line> {
         }
     }
     waits.sort_by(f64::total_cmp);
-    let at = |share: f64| waits[((waits.len() - 1) as f64 * share) as usize];
+    let at = |share: f64| {
+        waits
+            .iter()
+            .skip_while({
+                let mut left = (waits.len() - 1) as f64 * share;
+                move |_| {
+                    left -= 1.0;
+                    left >= 0.0
+                }
+            })
+            .copied()
+            .next()
+            .unwrap_or_default()
+    };
     println!("latency: {} of {COMMITS} commits seen one by one", waits.len());
     vec![
         Line {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A commit that marks more people than the limit is a mass change ([`crate::ledger::Marks`] notes it). Its people are read
-//! and decided once without sending ([`judge`]), apart from their delivery: those whom it does not end flow meanwhile.
+//! and decided once without sending (`judge`), apart from their delivery: those whom it does not end flow meanwhile.
 
 use std::sync::Arc;
 

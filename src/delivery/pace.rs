@@ -3,7 +3,7 @@
 //!
 //! A fast platform is limited by the ledger's flushes, and wants hundreds in each; a slow one by its own answers, and
 //! everything that is prepared beyond them only waits. So the number follows the rate at which deliveries end: what ends
-//! within [`AHEAD`], above a floor.
+//! within `AHEAD`, above a floor.
 
 use std::time::{Duration, Instant};
 

@@ -87,6 +87,9 @@ impl Marker {
         self.metrics.commits(batch.len());
         let Some(marked) = self.marks.apply(&batch).await? else { return Ok(Ended::WithReader) };
         failpoint::hit("pending-written").await?;
+        if marked.rules {
+            failpoint::hit("rules-marked").await?;
+        }
         super::advance(&self.confirmed, marked.persisted.get());
         let description = marked.description;
         self.tell(marked);

@@ -128,7 +128,7 @@ enum Agreement {
     AskAgain(LedgerError),
 }
 
-/// As [`check`], for a command: a server that is away is its failure.
+/// As `check`, for a command: a server that is away is its failure.
 pub async fn check_once(config: &Config) -> Result<(Started, std::sync::Arc<Session>), CheckError> {
     let targets = targets(config)?;
     let key = fingerprint_key(&config.ledger.fingerprint_key_file)?;

@@ -86,7 +86,7 @@ for_each_major! {
         process.kill9();
         // The marks are in the ledger, and delivery has not been told of the rules.
         let go = site.directory.path().join("go");
-        let process = site.spawn_armed(&format!("pending-written=pause:{}", go.display()));
+        let process = site.spawn_armed(&format!("rules-marked=pause:{}", go.display()));
         site.until_ready().await;
         let translation = "insert into benefits.picklist_value values ('title', 'Herr Doktor', 'Dr')";
         site.hr.execute(translation, &[]).await.unwrap();

@@ -287,7 +287,9 @@ async fn an_outage_keeps_no_wal_and_takes_no_memory_however_many_changes_come() 
     };
     let (seconds, rate) = (setting("OUTAGE", 4), setting("OUTAGE_RATE", 500));
     let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
-    let site = Site::with(18, options).await;
+    let mut site = Site::with(18, options).await;
+    // After a long outage the platform is asked again within backoff_max, which is five minutes where nothing is said.
+    "[delivery]\nbackoff_max = \"5s\"\n".clone_into(&mut site.more);
     let process = site.spawn().await;
     sync(&site, 1..=30).await;
     site.sandbox.arm(FaultRule::always(Fault::Unavailable(None)));
