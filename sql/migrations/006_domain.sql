@@ -579,8 +579,9 @@ begin
             where p.employee_id = any (ids) and e.employee_id = p.employee_id;
             delete from benefits.pending as p where p.employee_id = any (ids) and p.seq = p.hold_seq and p.claim is null;
         end if;
+        -- Counted as a mark: whoever has read the employee before this reads again.
         update benefits.pending as p
-        set hold_id = null, hold_seq = null, hold_ending = null, hold_passed = q.kind = 'release', not_before = null, progressed_at = clock_timestamp()
+        set seq = p.seq + 1, hold_id = null, hold_seq = null, hold_ending = null, hold_passed = q.kind = 'release', not_before = null, progressed_at = clock_timestamp()
         where p.employee_id = any (ids);
         return query select p.employee_id from benefits.pending as p where p.employee_id = any (ids);
     end loop;

@@ -133,6 +133,14 @@ impl Site {
         let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
         self.running = Some(Running { shutdown, task });
         self.until_ready().await;
+        // The comparison of a first start tries the Failed again and marks people of its own: most tests begin after it.
+        let begun = Instant::now();
+        let sql = "select doubt is distinct from 'first-start' from benefits.site";
+        while begun.elapsed() < Duration::from_secs(5)
+            && !self.hr.query_one(sql, &[]).await.unwrap().get::<_, bool>(0)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Stops it in order and starts it again, without waiting until it is ready.
