@@ -279,16 +279,16 @@ impl Touched {
         let keys = |set: &std::collections::BTreeSet<(SourceId, Box<str>)>| {
             set.iter().map(|(source, key)| (*source, key.to_string())).collect()
         };
-        let mut touched = Self {
+        let mut this = Self {
             marked: touches.employees().map(|(id, mark)| (id.to_owned(), mark)).collect(),
             owned: touches.owned().map(|(s, row, id)| (s, row.to_owned(), id.to_owned())).collect(),
             orphaned: keys(&touches.orphaned),
             lookups: keys(&touches.lookups),
             everyone: touches.everyone,
         };
-        touched.marked.sort();
-        touched.owned.sort();
-        touched
+        this.marked.sort();
+        this.owned.sort();
+        this
     }
 
     fn ids(&self) -> Vec<&str> {
@@ -628,9 +628,9 @@ fn deeds_of_a_rolled_back_subtransaction_are_undone() {
     let touches = commit.touches.as_ref().unwrap();
     assert!(touches.hired.is_empty() && touches.gone.is_empty() && touches.flag_lowered.is_empty());
     assert!(touches.requests.is_empty());
-    let touched = Touched::of(&commit);
-    assert_eq!(starters(&touched), Vec::<&str>::new(), "nobody is enrolled by what never was");
-    assert_eq!((touched.owned, touched.orphaned), (vec![], vec![(2, "11".to_owned())]));
+    let seen = Touched::of(&commit);
+    assert_eq!(starters(&seen), Vec::<&str>::new(), "nobody is enrolled by what never was");
+    assert_eq!((seen.owned, seen.orphaned), (vec![], vec![(2, "11".to_owned())]));
     assert_eq!(
         feed.whole(|f| f.update(EMPLOYEE, &["7", "Fay", "", "t"])),
         Touched::default(),

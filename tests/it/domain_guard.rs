@@ -6,7 +6,7 @@ use crate::support::site::{Site, eventually};
 /// Twelve people synced, of whom three may be ended at once.
 async fn guarded(major: u32) -> Site {
     let mut site = Site::new(major).await;
-    site.more = "[guard]\nminimum = 3\n".to_owned();
+    "[guard]\nminimum = 3\n".clone_into(&mut site.more);
     site.start().await;
     site.sync(&["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"]).await;
     site.hr.batch_execute("update hr.employee set leave_date = null").await.unwrap();
@@ -22,12 +22,12 @@ async fn leave(site: &Site, ids: &str) {
 
 /// Deletes people, children and all, in one transaction.
 async fn erase(site: &Site, ids: &str) {
-    let mut sql = "begin;".to_owned();
+    let mut sql = vec!["begin".to_owned()];
     for table in ["job_pay", "job", "phone", "email", "address"] {
-        sql += &format!("delete from hr.{table} where employee_id in ({ids});");
+        sql.push(format!("delete from hr.{table} where employee_id in ({ids})"));
     }
-    sql += &format!("delete from hr.employee where id in ({ids}); commit");
-    site.hr.batch_execute(&sql).await.unwrap();
+    sql.push(format!("delete from hr.employee where id in ({ids}); commit"));
+    site.hr.batch_execute(&sql.join("; ")).await.unwrap();
     site.passed().await;
 }
 

@@ -22,10 +22,10 @@ fn scraped() -> BTreeMap<String, Metric> {
     let mut metrics: BTreeMap<String, Metric> = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
-            metrics.entry(name.to_owned()).or_default().help = help.to_owned();
+            help.clone_into(&mut metrics.entry(name.to_owned()).or_default().help);
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
         {
-            metrics.entry(name.to_owned()).or_default().kind = kind.to_owned();
+            kind.clone_into(&mut metrics.entry(name.to_owned()).or_default().kind);
         } else if let Some((name, labels)) = line.split_once('{') {
             let name = without_suffix(name);
             let labels =

@@ -11,7 +11,7 @@ use crate::for_each_major;
 use crate::support::logins::Logins;
 use crate::support::site::eventually;
 
-/// What pg_dump says of the schema; without the random key that guards its restore.
+/// What `pg_dump` says of the schema; without the random key that guards its restore.
 fn dump(cluster: &Cluster) -> String {
     let program = |name: &str, arguments: &[&str]| {
         let output = cluster.binaries().client(name).args(arguments).output().unwrap();
@@ -85,7 +85,7 @@ async fn works(logins: &Logins) {
 }
 
 async fn reqwest_text(port: u16, path: &str) -> String {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
 }
 

@@ -18,13 +18,13 @@ fn status(site: &Site, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-async fn json(site: &Site) -> Value {
+fn json(site: &Site) -> Value {
     let output = tokio::task::block_in_place(|| status(site, &["--json"]));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-async fn screen(site: &Site) -> String {
+fn screen(site: &Site) -> String {
     let output = tokio::task::block_in_place(|| status(site, &[]));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -32,7 +32,7 @@ async fn screen(site: &Site) -> String {
 for_each_major! {
     async fn status_tells_streaming_from_not_counts_states_and_names_the_errors(major: u32) {
         let mut site = Site::new(major).await;
-        let before = json(&site).await;
+        let before = json(&site);
         assert_eq!(before["streaming"]["up"], false);
         assert!(before["streaming"]["why"].as_str().unwrap().contains("no slot yet"), "{before}");
         assert_eq!(before["instance"]["answers"], false);
@@ -40,7 +40,7 @@ for_each_major! {
         site.hr.execute("update hr.employee set surname = '' where id = 2", &[]).await.unwrap();
         site.start().await;
         site.sync(&["1", "2"]).await;
-        let now = json(&site).await;
+        let now = json(&site);
         assert_eq!((&now["streaming"]["up"], &now["verdict"]), (&true.into(), &"some_failed".into()), "{now}");
         assert_eq!((&now["employees"]["successful"], &now["employees"]["failed"]), (&1.into(), &1.into()));
         assert_eq!((&now["errors"][0]["code"], &now["errors"][0]["employees"]), (&"required".into(), &1.into()));
@@ -49,11 +49,11 @@ for_each_major! {
         assert!(now["slot"]["retained_bytes"].as_i64().unwrap() > 0);
 
         site.hr.execute("select benefits.pause('month end')", &[]).await.unwrap();
-        let text = screen(&site).await;
+        let text = screen(&site);
         assert!(text.contains("needs attention") && text.contains("month end"), "{text}");
         assert!(!text.contains('\x1b'), "a pipe gets no colour");
         site.stop().await;
-        let after = json(&site).await;
+        let after = json(&site);
         assert!(after["streaming"]["why"].as_str().unwrap().starts_with("nobody has read the slot"), "{after}");
     }
 
@@ -64,7 +64,7 @@ for_each_major! {
         holder.batch_execute("set application_name = 'payroll run'; begin; select pg_current_xact_id()").await.unwrap();
         // Other tests' transactions on the shared server come and go; this one stays.
         eventually("it is named", async || {
-            let now = json(&site).await;
+            let now = json(&site);
             now["oldest_transaction"]["application"] == "payroll run" && now["oldest_transaction"]["database"] == other.name
         }).await;
     }

@@ -18,16 +18,19 @@ const STEPS: usize = 120;
 type Row = Vec<String>;
 type Rows = BTreeMap<(u32, String), Row>;
 
+/// What a transaction has written, by table and key; `None`: deleted.
+type Written = BTreeMap<(u32, String), Option<Row>>;
+
 /// A transaction that is under way, or that is written as a whole.
 struct Transaction {
     xid: u32,
     streamed: bool,
     /// What it has written; `None`: deleted.
-    rows: BTreeMap<(u32, String), Option<Row>>,
+    rows: Written,
     truncated: BTreeSet<u32>,
     request: Option<String>,
     /// Savepoints: the subtransaction, and the state to go back to.
-    savepoints: Vec<(u32, BTreeMap<(u32, String), Option<Row>>)>,
+    savepoints: Vec<(u32, Written)>,
 }
 
 struct World {
@@ -75,9 +78,7 @@ fn employee_column(table: u32) -> Option<usize> {
 /// The columns that the record reads.
 fn mapped(table: u32) -> &'static [usize] {
     match table {
-        EMPLOYEE => &[0, 1],
-        ADDRESS => &[0, 1, 2],
-        PHONE => &[0, 1, 2],
+        ADDRESS | PHONE => &[0, 1, 2],
         _ => &[0, 1],
     }
 }
@@ -278,7 +279,7 @@ impl World {
                 return self.wrote(transaction, key, None);
             }
             Some(row) if table == ADDRESS && self.rng.gen_bool(0.1) => {
-                return self.move_key(transaction, key, row.clone());
+                return self.move_key(transaction, key, &row.clone());
             }
             Some(row) => self.update(table, row, &mut new),
         }
@@ -304,7 +305,7 @@ impl World {
     }
 
     /// An address gets another id.
-    fn move_key(&mut self, transaction: &mut Transaction, key: (u32, String), old: Row) {
+    fn move_key(&mut self, transaction: &mut Transaction, key: (u32, String), old: &Row) {
         let mut new = old.clone();
         new[0] = self.rng.gen_range(30..40).to_string();
         let to = (ADDRESS, new[0].clone());
@@ -312,9 +313,9 @@ impl World {
             return;
         }
         if self.full.contains(&ADDRESS) {
-            self.feed.update_full(ADDRESS, &cells(&old), &cells(&new));
+            self.feed.update_full(ADDRESS, &cells(old), &cells(&new));
         } else {
-            self.feed.update_key(ADDRESS, &cells(&key_cells(ADDRESS, &old)), &cells(&new));
+            self.feed.update_key(ADDRESS, &cells(&key_cells(ADDRESS, old)), &cells(&new));
         }
         self.wrote(transaction, key, None);
         self.wrote(transaction, to, Some(new));

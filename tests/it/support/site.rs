@@ -97,12 +97,11 @@ impl Site {
     /// The configuration file, written anew.
     pub fn config_file(&self) -> PathBuf {
         let directory = self.directory.path().display();
-        let (url, replication) = match self.logins {
-            false => (self.database.url.clone(), String::new()),
-            true => {
-                let reader = self.database.url_as("benefits_reader");
-                (self.database.url_as("benefits_service"), format!("replication_url = \"{reader}\"\n"))
-            }
+        let (url, replication) = if self.logins {
+            let reader = self.database.url_as("benefits_reader");
+            (self.database.url_as("benefits_service"), format!("replication_url = \"{reader}\"\n"))
+        } else {
+            (self.database.url.clone(), String::new())
         };
         let text = format!(
             "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
