@@ -175,7 +175,8 @@ impl<'o> Dispatcher<'o> {
             asked_at: Instant::now(),
             asking: false,
             asked: false,
-            unshown: Some(halted),
+            // What waits for a person is shown already; to write it again could undo their word.
+            unshown: halted.is_none().then_some(None),
             paused: is_paused(&site),
             doubted: false,
             ticks: 0,
