@@ -248,6 +248,8 @@ create table benefits.history (
 )
 partition by range (at);
 create index history_employee_ix on benefits.history (employee_id, at desc);
+-- History is written in the order of time: this index is a few pages, however long the history.
+create index history_at_ix on benefits.history using brin (at) with (autosummarize = on);
 create table benefits.history_default partition of benefits.history default;
 comment on table benefits.history is
 'Append-only, a partition a month: what was done for whom, with field names and never a value.';

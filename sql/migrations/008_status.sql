@@ -112,8 +112,6 @@ end
 $$;
 comment on function benefits.explain_record(text) is 'How PostgreSQL would read one employee''s record.';
 
--- History is written in the order of time: this index is a few pages, however long the history.
-create index history_at_ix on benefits.history using brin (at) with (autosummarize = on);
 
 do $$
 declare

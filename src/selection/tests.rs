@@ -678,7 +678,7 @@ fn without_the_employees_column_a_child_row_is_still_its_owners() {
 }
 
 #[test]
-fn a_table_that_takes_anothers_name_takes_its_place() {
+fn a_table_that_takes_the_name_of_another_takes_its_place() {
     let mut feed = Feed::new(&["1"], &[], &[]);
     feed.relation(99, shape(EMPLOYEE));
     assert_eq!(feed.whole(|f| f.insert(99, &["1", "Ada", "", "f"])).ids(), ["1"]);

@@ -15,7 +15,7 @@ const PLANTED: [&str; 6] = ["zqxplanted", "73519.82", "1957-03-09", "QQ735198C",
 
 async fn plant(site: &Site, id: i64) {
     let sql = format!(
-        "update hr.employee set forenames = '{MARK} fore', known_as = '{MARK} known', surname = '{MARK} sur', \
+        "update hr.employee set forenames = '{MARK} fore', known_as = '{MARK} known', surname = '{MARK} surname', \
             date_of_birth = '1957-03-09', ni_number = 'QQ735198C', bank_account = '{MARK} bank', \
             ethnicity = '{MARK} eth', notes = '{MARK} notes', employee_number = '{MARK}{id}' where id = {id};
          update hr.email set address = '{MARK}.' || kind || '{id}@planted.example' where employee_id = {id};
