@@ -86,12 +86,15 @@ for_each_major! {
         let lock = other.transaction().await.unwrap();
         lock.batch_execute("lock table benefits.checkpoint in access exclusive mode").await.unwrap();
         surname(&site, 1, "Hopper").await;
-        // The lock timeout ends that session; the next one waits again.
+        // The lock timeout ends those who wait; the next ones wait again.
+        let waiting = "from pg_locks where relation = 'benefits.checkpoint'::regclass and not granted";
         for _ in 0..2 {
             until_blocked(&site, "benefits.checkpoint").await;
+            let rows = site.hr.query(&format!("select pid {waiting}"), &[]).await.unwrap();
+            let first: Vec<i32> = rows.iter().map(|row| row.get(0)).collect();
             eventually("the lock timeout", async || {
-                let sql = "select not exists (select from pg_locks where relation = 'benefits.checkpoint'::regclass and not granted)";
-                site.hr.query_one(sql, &[]).await.unwrap().get(0)
+                let sql = format!("select not exists (select {waiting} and pid = any ($1))");
+                site.hr.query_one(&sql, &[&first]).await.unwrap().get(0)
             })
             .await;
         }
