@@ -18,7 +18,7 @@ pub struct RosterPage {
     pub last: Option<String>,
     /// Employees whom the ledger did not know.
     pub hired: i64,
-    /// Missed starters, who were asked for now.
+    /// Missed starters, for whom this page has written a request.
     pub starters: i64,
 }
 

@@ -4,7 +4,7 @@
 //! `tests/contract/check` looks at.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use benefits_sync::sandbox::{
     FaultRule, OauthClient, RunningSandbox, Sandbox, SandboxOptions, SeedAccount, self_registered,
@@ -889,41 +889,4 @@ proptest! {
             keeps_its_promises(&rig, &steps).await
         })?;
     }
-}
-
-/// Not a test of a rule: prints what the machine does. `cargo nextest run --release --run-ignored only sandbox_speed`
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement, to be run in release mode"]
-async fn sandbox_speed() {
-    let rig = Rig::with(SandboxOptions { journal_max: 10_000, ..SandboxOptions::default() }).await;
-    for number in 0..1000 {
-        rig.sandbox.seed(SeedAccount::new(&format!("p{number}@example.com"))).unwrap();
-    }
-    let (connections, each) = (32_usize, 2_000_usize);
-    let begun = Instant::now();
-    let tasks: Vec<_> = (0..connections)
-        .map(|worker| {
-            let (client, base) = (rig.client.clone(), rig.url("/employees"));
-            tokio::spawn(async move {
-                for turn in 0..each {
-                    let account = (turn * connections + worker) % 1000 + 1;
-                    let body = format!(
-                        r#"{{"sourceVersion":{},"mobile":"07700 900{turn:03}"}}"#,
-                        turn * 100 + worker + 1
-                    );
-                    let request =
-                        client.patch(format!("{base}/ben-{account:06}")).bearer_auth("sandbox-token");
-                    let request = request.header("Content-Type", "application/merge-patch+json");
-                    let request = request.header("Idempotency-Key", format!("key-{worker:06}-{turn:06}"));
-                    request.body(body).send().await.unwrap().bytes().await.unwrap();
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    let count = u32::try_from(connections * each).unwrap();
-    eprintln!("{:.0} updates a second", f64::from(count) / begun.elapsed().as_secs_f64());
-    eprintln!("{:?}", rig.sandbox.counts());
 }
