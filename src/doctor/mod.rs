@@ -209,6 +209,7 @@ async fn examine(
         && !failed("privileges.service")
     {
         checks.extend(plan::check(session).await);
+        checks.push(plan::search(session, described.has_search).await);
     }
     if checks.iter().any(|check| check.id == "privileges.reader" && check.level == Level::Failed) {
         checks.retain(|check| check.id != "reader.connects");
