@@ -54,7 +54,10 @@ pub(super) async fn check(session: &Session) -> Vec<Check> {
 pub(super) async fn search(session: &Session, is_described: bool) -> Check {
     let id = "description.search";
     if !is_described {
-        return Check::ok(id, "names are not described (benefits.describe_search): people are found by id alone");
+        return Check::ok(
+            id,
+            "names are not described (benefits.describe_search): people are found by id alone",
+        );
     }
     match session.query("explain the search", "select benefits.explain_search()", &[]).await {
         Ok(_) => Check::ok(id, "people can be found by name"),

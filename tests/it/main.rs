@@ -48,4 +48,5 @@ mod simulation;
 mod slot;
 mod status;
 mod stream_faults;
+mod tutorial;
 mod unequal;
