@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, name: "reconcile", sql: include_str!("../sql/migrations/007_reconcile.sql") },
     Migration { version: 8, name: "status", sql: include_str!("../sql/migrations/008_status.sql") },
     Migration { version: 10, name: "people", sql: include_str!("../sql/migrations/010_people.sql") },
+    Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.
