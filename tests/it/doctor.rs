@@ -227,6 +227,13 @@ const PLANTED: &[Planted] = &[
         "delete from benefits.checkpoint",
     ),
     (
+        "a column that people are searched by has gone",
+        "select benefits.describe_search('select id as employee_id, surname as name, ethnicity from hr.employee');
+         alter table hr.employee rename column ethnicity to ethnicity_1",
+        &["description.search"],
+        "alter table hr.employee rename column ethnicity_1 to ethnicity; select benefits.describe_search(null)",
+    ),
+    (
         "the service has too few connections",
         "alter role benefits_service connection limit 3",
         &["server.connections"],

@@ -27,6 +27,7 @@ mod domain_history;
 mod domain_levels;
 mod domain_links;
 mod domain_permissions;
+mod domain_search;
 mod domain_shapes;
 mod domain_states;
 mod domain_time;
