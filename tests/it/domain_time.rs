@@ -93,9 +93,6 @@ for_each_major! {
         assert!((0.0..5.0).contains(&late), "{late} s after its instant");
         let sql = "select count(*) from benefits.upcoming_change";
         assert_eq!(site.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 0);
-        // One that is saved shortly before its instant is found as well, some seconds late at most.
-        site.hr.batch_execute(&raise(1, 88_888)).await.unwrap();
-        eventually("the second raise is sent", async || site.held("1", "annualPay").as_deref() == Some("88888.00")).await;
         site.stop().await;
     }
 }
@@ -116,7 +113,11 @@ async fn an_instant_that_passed_without_a_running_instance_is_made_up_once() {
     site.stop().await;
     let noted = "select clock_at < now() - interval '1 hour' from benefits.site";
     site.hr.batch_execute("update benefits.site set clock_at = now() - interval '2 hours'").await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    eventually("the instant has passed", async || {
+        let sql = "select starts_at < now() from hr.job_pay where annual_pay = 66666";
+        site.hr.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
     assert!(site.hr.query_one(noted, &[]).await.unwrap().get::<_, bool>(0));
     site.start().await;
     eventually("the raise is sent", async || site.held("1", "annualPay").as_deref() == Some("66666.00"))
@@ -130,6 +131,9 @@ async fn an_instant_that_passed_without_a_running_instance_is_made_up_once() {
     site.settled().await;
     let after: String = site.hr.query_one(at, &[]).await.unwrap().get(0);
     assert_eq!(after, before, "nothing has become current since: nothing is written");
+    // One that is saved shortly before its instant is found as well, some seconds late at most.
+    site.hr.batch_execute(&raise(1, 88_888)).await.unwrap();
+    eventually("it is sent", async || site.held("1", "annualPay").as_deref() == Some("88888.00")).await;
     site.stop().await;
 }
 
