@@ -103,6 +103,24 @@ async fn a_hold_names_whose_transaction_it_was_where_that_could_be_seen() {
 }
 
 #[tokio::test]
+async fn an_open_transaction_is_seen_whether_or_not_another_has_ended_since_it_began() {
+    let site = Site::new(18).await;
+    let look = include_str!("../../sql/queries/look_at_transactions.sql");
+    let mut other = site.database.client().await;
+    let open = other.transaction().await.unwrap();
+    let sql = "update hr.employee set surname = surname where id = 1 returning pg_current_xact_id()::xid::text::bigint";
+    let xid: i64 = open.query_one(sql, &[]).await.unwrap().get(0);
+    for _ in 0..2 {
+        let seen: Vec<i64> = site.hr.query_one(look, &[]).await.unwrap().get(0);
+        assert!(seen.contains(&xid), "{xid} in {seen:?}");
+        site.hr.batch_execute("update hr.employee set surname = surname where id = 2").await.unwrap();
+    }
+    open.commit().await.unwrap();
+    let seen: Vec<i64> = site.hr.query_one(look, &[]).await.unwrap().get(0);
+    assert!(!seen.contains(&xid));
+}
+
+#[tokio::test]
 async fn what_a_comparison_finds_is_judged_whole_too() {
     let mut site = guarded(18).await;
     site.stop().await;

@@ -306,3 +306,42 @@ async fn somebody_who_is_forgotten_is_not_syncing_again_and_a_new_first_sync_fin
     assert_ne!(site.status("1").await.0, "not_syncing");
     site.stop().await;
 }
+
+#[tokio::test]
+#[ignore = "prints times: cargo nextest run --run-ignored only --test it -E 'test(two_hundred_thousand)' --no-capture"]
+async fn two_hundred_thousand_employees_are_filtered_searched_sorted_and_paged() {
+    let site = Site::new(18).await;
+    crowd(&site, 1_000, 200_999).await;
+    site.hr
+        .batch_execute(
+            "insert into hr.employee (id, employee_number, forenames, surname)
+             select n, 'N' || n, 'Fore' || n % 997, 'Sur' || n from generate_series(1000, 200999) as n;
+             vacuum analyze hr.employee; vacuum analyze benefits.employee; vacuum analyze benefits.enrolment",
+        )
+        .await
+        .unwrap();
+    let status = "select * from benefits.employee_status";
+    for (what, sql) in [
+        ("first page", format!("{status} order by employee_id limit 50")),
+        ("page after an id", format!("{status} where employee_id > '150000' order by employee_id limit 50")),
+        ("page of Not syncing", format!("{status} where state = 'not_syncing' order by employee_id limit 50")),
+        ("page of In progress", format!("{status} where state = 'in_progress' order by employee_id limit 50")),
+        ("page of Failed", format!("{status} where state = 'failed' order by employee_id limit 50")),
+        ("page of Successful", format!("{status} where state = 'successful' order by employee_id limit 50")),
+        ("page 2,000", format!("{status} order by employee_id limit 50 offset 100000")),
+        ("sorted by time", format!("{status} order by last_synced_at desc nulls last limit 50")),
+        ("one employee", format!("{status} where employee_id = '150000'")),
+        ("joined from 50 rows of HR", format!("{status} as s inner join hr.employee as e on s.employee_id = e.id::text where e.id between 5000 and 5049")),
+        ("search by name", "select * from benefits.search_employees('fore12 sur1')".to_owned()),
+        ("count by state", "select state, count(*) from benefits.employee_status group by state".to_owned()),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..11 {
+            let begun = std::time::Instant::now();
+            site.hr.query(&sql, &[]).await.unwrap();
+            times.push(begun.elapsed());
+        }
+        times.sort();
+        eprintln!("{what}: {:?} (of 11: {:?} to {:?})", times[5], times[0], times[10]);
+    }
+}
