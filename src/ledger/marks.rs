@@ -122,8 +122,7 @@ impl Marks {
         if changes.is_empty() {
             return Ok(());
         }
-        let touching = segment.iter().filter(|commit| commit.touches.is_some());
-        let user = self.settings.users.of(touching.map(|commit| commit.xid));
+        let user = self.user(segment);
         if owned.is_empty() {
             return self.mark(&changes, user, lsn, marked).await;
         }
@@ -135,6 +134,17 @@ impl Marks {
         }
         self.mark(&changes, user, lsn, marked).await?;
         self.session.batch("commit marks", "commit").await
+    }
+
+    /// Whose commits make a mass change of these: of those that are large, or else of all.
+    fn user(&self, segment: &[Commit]) -> Option<String> {
+        let most = usize::try_from(self.settings.guard.0).unwrap_or(usize::MAX);
+        let count =
+            |commit: &Commit| commit.touches.as_ref().map_or(0, |touches| touches.employees().count());
+        let touched: Vec<(u32, usize)> = segment.iter().map(|commit| (commit.xid, count(commit))).collect();
+        let any_large = touched.iter().any(|(_, count)| *count > most);
+        let least = if any_large { most } else { 0 };
+        self.settings.users.of(touched.iter().filter(|(_, count)| *count > least).map(|(xid, _)| *xid))
     }
 
     async fn apply_one(&self, commit: &Commit, marked: &mut Marked) -> Result<(), LedgerError> {

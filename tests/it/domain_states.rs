@@ -324,14 +324,25 @@ async fn two_hundred_thousand_employees_are_filtered_searched_sorted_and_paged()
     for (what, sql) in [
         ("first page", format!("{status} order by employee_id limit 50")),
         ("page after an id", format!("{status} where employee_id > '150000' order by employee_id limit 50")),
-        ("page of Not syncing", format!("{status} where state = 'not_syncing' order by employee_id limit 50")),
-        ("page of In progress", format!("{status} where state = 'in_progress' order by employee_id limit 50")),
+        (
+            "page of Not syncing",
+            format!("{status} where state = 'not_syncing' order by employee_id limit 50"),
+        ),
+        (
+            "page of In progress",
+            format!("{status} where state = 'in_progress' order by employee_id limit 50"),
+        ),
         ("page of Failed", format!("{status} where state = 'failed' order by employee_id limit 50")),
         ("page of Successful", format!("{status} where state = 'successful' order by employee_id limit 50")),
         ("page 2,000", format!("{status} order by employee_id limit 50 offset 100000")),
         ("sorted by time", format!("{status} order by last_synced_at desc nulls last limit 50")),
         ("one employee", format!("{status} where employee_id = '150000'")),
-        ("joined from 50 rows of HR", format!("{status} as s inner join hr.employee as e on s.employee_id = e.id::text where e.id between 5000 and 5049")),
+        (
+            "joined from 50 rows of HR",
+            format!(
+                "{status} as s inner join hr.employee as e on s.employee_id = e.id::text where e.id between 5000 and 5049"
+            ),
+        ),
         ("search by name", "select * from benefits.search_employees('fore12 sur1')".to_owned()),
         ("count by state", "select state, count(*) from benefits.employee_status group by state".to_owned()),
     ] {

@@ -24,6 +24,7 @@ mod demo_run;
 mod doctor;
 mod domain_guard;
 mod domain_history;
+mod domain_holds;
 mod domain_levels;
 mod domain_links;
 mod domain_many;
