@@ -32,6 +32,7 @@ pub use health::{Health, NotReady};
 pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
 
 use crate::config::Config;
+use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
@@ -76,6 +77,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
+    let appetite = Arc::new(Appetite::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(clock::run(
@@ -89,6 +91,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         targets: started.targets.clone(),
         notify,
         users: Arc::clone(&users),
+        appetite: Arc::clone(&appetite),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
         shutdown: shutdown.clone(),
@@ -100,6 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             key: started.key.clone(),
             metrics: metrics.clone(),
             halted: health.halted(),
+            appetite,
         };
         tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
     } else {
