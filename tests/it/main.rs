@@ -34,6 +34,7 @@ mod domain_search;
 mod domain_shapes;
 mod domain_states;
 mod domain_time;
+mod domain_upgrade;
 mod domain_validation;
 mod invariants;
 mod large;
