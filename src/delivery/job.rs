@@ -9,7 +9,7 @@
 //!  intent of a create whose answer was lost ─▶ create again ──────┘
 //! ```
 //!
-//! An update of an employee in hand is sent without an intent. If it is not accepted within [`IN_HAND_MAX`], mark and intent
+//! An update of an employee in hand is sent without an intent. If it is not accepted within a moment, mark and intent
 //! are written after all, and it goes on as any other.
 
 use std::future::Future;
