@@ -36,6 +36,7 @@ mod domain_states;
 mod domain_time;
 mod domain_upgrade;
 mod domain_validation;
+mod in_hand;
 mod invariants;
 mod large;
 mod ledger_races;
