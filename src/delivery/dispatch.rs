@@ -25,7 +25,7 @@ use crate::config::Config;
 use crate::failpoint;
 use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
 use crate::ledger::work::{self, Intent, Work, WorkError};
-use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, Witness, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
@@ -97,6 +97,8 @@ pub struct Outfit {
     pub metrics: Metrics,
     /// Whether delivery is halted, for `/readyz`.
     pub halted: tokio::sync::watch::Sender<Option<String>>,
+    /// Whether the ledger was set back.
+    pub witness: Arc<Witness>,
 }
 
 /// What a spawned task brings back.
@@ -154,6 +156,7 @@ impl<'o> Dispatcher<'o> {
             tracing::warn!("this is another server, or another timeline of it, than the ledger has followed");
             doubt::note(&session, doubt::PLATFORM).await?;
         }
+        outfit.witness.testify(&session).await?;
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
         let site = Site::load(&session).await?;

@@ -22,6 +22,7 @@ mod session;
 pub mod site;
 mod snapshot;
 mod users;
+mod witness;
 pub mod work;
 
 pub use checkpoint::{Checkpoint, PersistedLsn};
@@ -31,3 +32,4 @@ pub use session::Session;
 pub use site::Site;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use users::TransactionUsers;
+pub use witness::Witness;

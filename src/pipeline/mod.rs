@@ -15,6 +15,7 @@
 
 mod clock;
 mod health;
+mod making;
 mod marker;
 mod observer;
 mod reader;
@@ -35,7 +36,7 @@ use crate::config::Config;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
-use crate::ledger::{Session, TransactionUsers};
+use crate::ledger::{Session, TransactionUsers, Witness};
 use crate::metrics::{Metrics, MetricsError};
 use crate::reconcile;
 
@@ -76,6 +77,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
+    let witness = Arc::new(Witness::new(config.ledger.witness_file.clone()));
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(clock::run(
@@ -91,6 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         users: Arc::clone(&users),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
+        witness: Arc::clone(&witness),
         shutdown: shutdown.clone(),
     }));
     if config.benefits.enabled {
@@ -100,6 +103,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             key: started.key.clone(),
             metrics: metrics.clone(),
             halted: health.halted(),
+            witness,
         };
         tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
     } else {

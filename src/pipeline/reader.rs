@@ -13,7 +13,9 @@ use super::start::Targets;
 use crate::config::Config;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
-use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, doubt, site};
+use crate::ledger::{
+    LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, Witness, doubt, site,
+};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
@@ -44,6 +46,7 @@ pub(super) struct Setting {
     pub(super) users: Arc<TransactionUsers>,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
+    pub(super) witness: Arc<Witness>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -76,6 +79,8 @@ pub(super) enum ReadError {
     PublicationChanged,
     #[error("the slot is read by another instance (process {0})")]
     Busy(i32),
+    #[error("{source}: it waited for {by}. End that transaction, and it is made")]
+    SlotBlocked { by: String, source: ReplicationError },
     #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
     ReplacedOften(Duration),
     #[error(transparent)]
@@ -181,7 +186,7 @@ async fn read(
     {
         tracing::debug!(%error, "the session before could not be ended");
     }
-    slot::take(&setting.config, &session, &mut connection, replacing).await?;
+    slot::take(setting, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
     let members = site::load_members(&session, &hasher).await?;
@@ -197,6 +202,7 @@ async fn read(
         selector.distrust_filter();
     }
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
+    setting.witness.follow(confirmed_by_ledger.clone());
     let database = &setting.config.database;
     let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger.clone());
     let canceller = connection.canceller();
@@ -254,7 +260,7 @@ async fn read(
     } else {
         marking.abort();
     }
-    reader.watch.close(&reader.session).await?;
+    reader.watch.close(&reader.session, &setting.witness).await?;
     reader.stream.close(CLOSE_MAX).await?;
     match stop {
         Stop::Shutdown => Ok(()),
@@ -292,7 +298,7 @@ impl Reader {
                 () = setting.shutdown.cancelled() => return Ok(Stop::Shutdown),
                 Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
                 _ = look.tick() => {
-                    self.watch.look(&self.session).await?;
+                    self.watch.look(&self.session, &setting.witness).await?;
                     if self.was_reconciled().await? {
                         return Ok(Stop::Reconciled);
                     }

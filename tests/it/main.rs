@@ -44,6 +44,7 @@ mod reconcile;
 mod replication;
 mod replication_support;
 mod sandbox;
+mod set_back;
 mod setup;
 mod simulation;
 mod slot;

@@ -33,6 +33,7 @@ const CONTENT: &str = concat!(
     include_str!("../../../sql/migrations/006_domain.sql"),
     include_str!("../../../sql/migrations/008_status.sql"),
     include_str!("../../../sql/migrations/007_reconcile.sql"),
+    include_str!("../../../sql/migrations/009_server_start.sql"),
     include_str!("../../../sql/demo/schema.sql"),
     include_str!("../../../sql/demo/describe.sql"),
     include_str!("site.rs"),
@@ -53,6 +54,8 @@ pub struct Site {
     pub logins: bool,
     /// The same within its `[database]`.
     pub more_of_database: String,
+    /// The same within its `[ledger]`.
+    pub more_of_ledger: String,
     pub http: u16,
     running: Option<Running>,
 }
@@ -89,6 +92,7 @@ impl Site {
             time_zone: "Europe/London",
             logins: false,
             more_of_database: String::new(),
+            more_of_ledger: String::new(),
             http: free,
             running: None,
         }
@@ -104,13 +108,14 @@ impl Site {
             (self.database.url.clone(), String::new())
         };
         let text = format!(
-            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n{}\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
              email_source = \"work\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
             url,
             replication,
             self.database.slot,
             self.more_of_database,
+            self.more_of_ledger,
             self.sandbox.base_url(),
             self.benefits,
             self.time_zone,
