@@ -51,3 +51,4 @@ mod slot;
 mod status;
 mod stream_faults;
 mod unequal;
+mod upgrade;

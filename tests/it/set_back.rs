@@ -101,7 +101,8 @@ fn shell(cluster: &Cluster, script: &str) {
 
 /// More WAL than anybody has lost.
 async fn write_much(site: &Site) {
-    let sql = "create table filler as select repeat('x', 1000) from generate_series(1, 5000); drop table filler";
+    let sql =
+        "create table filler as select repeat('x', 1000) from generate_series(1, 5000); drop table filler";
     site.hr.batch_execute(sql).await.unwrap();
 }
 

@@ -4,7 +4,7 @@ use benefits_sync::sandbox::SandboxOptions;
 
 use crate::for_each_major;
 use crate::reconcile::{calm, drop_slot, start};
-use crate::support::database::database_on;
+use crate::support::database::{connect, database_on};
 use crate::support::site::{Site, eventually, prepare};
 use crate::support::{options, private_cluster_with};
 
@@ -108,6 +108,28 @@ for_each_major! {
         ).await.unwrap();
         site.start().await;
         until_healed(&site).await;
+        site.stop().await;
+    }
+
+    async fn a_slot_that_waits_for_an_old_transaction_names_it_and_is_made_once_that_has_ended(major: u32) {
+        // Every transaction of the whole cluster is waited for.
+        let cluster = private_cluster_with(options(major)).await;
+        let database = database_on(&cluster, major).await;
+        prepare(&database.url).await;
+        let mut site = Site::on(database, SandboxOptions::default()).await;
+        let mut forgotten = connect(&format!("{}?application_name=forgotten", cluster.url("postgres"))).await;
+        let open = forgotten.transaction().await.unwrap();
+        let pid: i32 = open.query_one("select pg_backend_pid() from pg_current_xact_id()", &[]).await.unwrap().get(0);
+        site.start_unready();
+        let named = format!("waits for the transaction of process {pid} (user postgres, database postgres, application forgotten)");
+        eventually("it says who is waited for", async || site.get("/readyz").await.1.contains(&named)).await;
+        // HR is not kept from anything meanwhile.
+        site.hr.execute("update hr.employee set surname = 'Lovelace' where id = 1", &[]).await.unwrap();
+        open.rollback().await.unwrap();
+        site.until_ready().await;
+        calm(&site).await;
+        site.sync(&["1"]).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Lovelace"));
         site.stop().await;
     }
 

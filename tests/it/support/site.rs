@@ -134,9 +134,7 @@ impl Site {
 
     /// Starts the pipeline in this process and waits until it is ready.
     pub async fn start(&mut self) {
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
-        self.running = Some(Running { shutdown, task });
+        self.start_unready();
         self.until_ready().await;
         // The comparison of a first start tries the Failed again and marks people of its own: most tests begin after it.
         let begun = Instant::now();
@@ -151,6 +149,11 @@ impl Site {
     /// Stops it in order and starts it again, without waiting until it is ready.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.start_unready();
+    }
+
+    /// Starts the pipeline in this process, without waiting until it is ready.
+    pub fn start_unready(&mut self) {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
         self.running = Some(Running { shutdown, task });
