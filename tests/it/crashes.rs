@@ -217,4 +217,29 @@ for_each_major! {
         prove(&site).await;
         process.kill9();
     }
+
+    async fn a_graceful_stop_waits_no_longer_than_its_deadline(major: u32) {
+        let mut site = Site::new(major).await;
+        "[delivery]\ntimeout = \"2m\"\n".clone_into(&mut site.more);
+        let process = site.spawn().await;
+        site.sync(&["1", "2"]).await;
+        let slow = Fault::Slow { delay: std::time::Duration::from_mins(2), jitter: std::time::Duration::ZERO };
+        site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+        site.hr.execute("update hr.employee set surname = 'Going' where id = 1", &[]).await.unwrap();
+        eventually("one is with the platform", async || {
+            let sql = "select count(*) from benefits.pending where claim is not null";
+            site.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        let told = std::time::Instant::now();
+        process.signal("TERM");
+        // 20 s, and what the rest takes; `ended` waits half a minute.
+        assert_eq!(process.ended().await.code(), Some(0));
+        assert!(told.elapsed() < std::time::Duration::from_secs(25), "{:?}", told.elapsed());
+        site.sandbox.disarm_all();
+        let process = site.spawn().await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Going"));
+        process.kill9();
+    }
 }

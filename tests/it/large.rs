@@ -190,6 +190,36 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn a_table_swapped_by_rename_is_followed_once_it_is_described_anew(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        site.sync(&["1", "2"]).await;
+        // As migrations of large tables do: a copy, filled, and swapped in one transaction.
+        site.hr.batch_execute(
+            "begin;
+             create table hr.phone_new (like hr.phone including all);
+             insert into hr.phone_new select * from hr.phone;
+             alter table hr.phone rename to phone_old; alter table hr.phone_new rename to phone;
+             update hr.phone set number = '0113 496 0000' where employee_id = 1 and kind = 'mobile';
+             insert into hr.phone (id, employee_id, kind, number) values (900001, 2, 'home', '0113 496 0001')
+             on conflict (employee_id, kind) do update set number = excluded.number;
+             commit",
+        ).await.unwrap();
+        site.hr.batch_execute(include_str!("../../sql/demo/describe.sql")).await.unwrap();
+        site.settled().await;
+        eventually("what was changed in the new table arrived", async || {
+            site.held("2", "telephone").as_deref() == Some("0113 496 0001")
+        }).await;
+        // And the stream follows the new table from now on.
+        site.hr.execute("update hr.phone set number = '0113 496 0002' where employee_id = 2 and kind = 'home'", &[]).await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("2", "telephone").as_deref(), Some("0113 496 0002"));
+        site.hr.execute("delete from hr.phone where employee_id = 2", &[]).await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("2", "telephone"), None);
+        site.stop().await;
+    }
+
     async fn a_mapped_column_that_goes_halts_delivery_and_not_the_slot_until_it_is_described_anew(major: u32) {
         let mut site = Site::new(major).await;
         site.start().await;

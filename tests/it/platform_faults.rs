@@ -278,6 +278,33 @@ async fn a_429_holds_everybody_for_as_long_as_it_says() {
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_429_that_does_not_say_how_long_holds_everybody_for_a_while_that_grows() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site("[delivery]\nbackoff_min = \"20ms\"\nbackoff_max = \"2s\"\n", 1..=20).await;
+    let acted = || site.sandbox.journal().iter().filter(|entry| entry.acted()).count();
+    site.sandbox.arm("429,retry-after=none,on=writes".parse().unwrap());
+    let before = acted();
+    let begun = std::time::Instant::now();
+    rename(&site, "Throttled", 20).await;
+    let held = "select count(*) from benefits.pending where not_before > now()";
+    eventually("its time is in the ledger", async || number(&site, held).await > 0).await;
+    eventually("it is asked again and again", async || site.sandbox.counts().faults["rate-limited"] > 40)
+        .await;
+    // At least a second between two rounds, in each of which at most those go who were let in together.
+    let rounds = begun.elapsed().as_secs() + 1;
+    let refused = site.sandbox.counts().faults["rate-limited"];
+    assert!(refused <= 20 * rounds, "{refused} in {rounds} s");
+    assert_eq!(number(&site, "select count(*) from benefits.enrolment where outcome = 'failed'").await, 0);
+    assert!(site.get("/metrics").await.1.contains("benefits_sync_breaker_state 0"), "it is no failure");
+    site.sandbox.disarm_all();
+    prove(&site).await;
+    assert_eq!(acted() - before, 20, "once each");
+    site.stop().await;
+}
+
 /// `OUTAGE=600 OUTAGE_RATE=200` makes it last as long as the figures in the README: seconds, and changes a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_keeps_no_wal_and_takes_no_memory_however_many_changes_come() {
