@@ -37,6 +37,7 @@ mod large;
 mod ledger_races;
 mod main_job;
 mod metrics;
+mod million;
 mod odd_values;
 mod platform_faults;
 mod preview;
