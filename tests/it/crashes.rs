@@ -63,6 +63,73 @@ async fn dies_at_each_of(major: u32, steps: &[&str]) {
     }
 }
 
+/// Lets the process come to the step and wait there; the file that lets it go on.
+async fn paused_at(site: &Site, step: &str) -> (site::Process, std::path::PathBuf) {
+    let path = site.directory.path().join(step);
+    let process = site.spawn_armed(&format!("{step}=pause:{}", path.display()));
+    let reached = path.with_extension("reached");
+    eventually(&format!("{step} is reached"), async || reached.exists()).await;
+    (process, path)
+}
+
+/// Every step by its name alone.
+fn steps() -> impl Iterator<Item = (&'static str, i64)> {
+    READING.into_iter().chain(DELIVERING).filter(|step| !step.contains('=')).zip(1..)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_killed_at_any_step_loses_and_repeats_nothing() {
+    if !support::wanted(18) {
+        return;
+    }
+    let cluster = support::private_cluster(18).await;
+    let database = database_on(&cluster, 18).await;
+    site::prepare(&database.url).await;
+    let mut site =
+        Site::on(database, SandboxOptions { keep_bodies: true, ..SandboxOptions::default() }).await;
+    let process = site.spawn().await;
+    site.sync(&["1", "2"]).await;
+    process.kill9();
+    for (step, round) in steps() {
+        changes(&site, round).await;
+        let (process, go_on) = paused_at(&site, step).await;
+        cluster.kill9().await.unwrap();
+        std::fs::write(go_on, "").unwrap();
+        eventually("the process has felt it", async || site.get("/readyz").await.0 == 503).await;
+        cluster.restart().await.unwrap();
+        site.hr = connect(&site.database.url).await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), Some(format!("Round {round}")), "{step}");
+        process.kill9();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_killed_at_any_step_is_caught_up_with() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site_with_two_synced(18).await;
+    "[delivery]\nbackoff_max = \"1s\"\n".clone_into(&mut site.more);
+    for (step, round) in steps() {
+        changes(&site, round).await;
+        let (process, go_on) = paused_at(&site, step).await;
+        let (address, platform) = (site.sandbox.address(), site.sandbox.sandbox().clone());
+        let nobody = benefits_sync::sandbox::Sandbox::start(SandboxOptions::default()).await.unwrap();
+        std::mem::replace(&mut site.sandbox, nobody).stop().await.unwrap();
+        std::fs::write(go_on, "").unwrap();
+        eventually("what is left is tried, and not answered", async || {
+            let sql = "select count(*) filter (where attempts > 0) > 0 or count(*) = 0 from benefits.pending";
+            site.hr.query_one(sql, &[]).await.unwrap().get(0)
+        })
+        .await;
+        site.sandbox = platform.start_at(address).await.unwrap();
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), Some(format!("Round {round}")), "{step}");
+        process.kill9();
+    }
+}
+
 for_each_major! {
     async fn a_process_that_dies_while_it_reads_loses_nothing(major: u32) {
         dies_at_each_of(major, &READING).await;
@@ -129,6 +196,25 @@ for_each_major! {
         prove(&site).await;
         assert_eq!(site.held("1", "surname"), before);
         site.stop().await;
+    }
+
+    async fn a_b_a_with_the_process_killed_after_b_was_sent_ends_at_a(major: u32) {
+        let site = Site::new(major).await;
+        let process = site.spawn().await;
+        site.sync(&["1"]).await;
+        let before = site.held("1", "surname");
+        let set = "update hr.employee set surname = $1 where id = 1";
+        let slow = Fault::SlowAnswer { delay: site::PATIENCE, jitter: std::time::Duration::ZERO };
+        site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+        site.hr.execute(set, &[&"Between"]).await.unwrap();
+        eventually("the platform has B", async || site.held("1", "surname").as_deref() == Some("Between")).await;
+        process.kill9();
+        site.sandbox.disarm_all();
+        site.hr.execute(set, &[&before]).await.unwrap();
+        let process = site.spawn().await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), before);
+        process.kill9();
     }
 
     async fn postgresql_killed_in_a_burst_loses_nothing_that_was_committed(major: u32) {

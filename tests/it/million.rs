@@ -123,7 +123,10 @@ async fn acknowledge(site: &Site, count: i64) {
             (raw.employee_id, Fingerprints::of(&key, &record).to_bytes())
         });
         let (ids, known): (Vec<String>, Vec<Vec<u8>>) = known.unzip();
-        assert_eq!(site.hr.execute(&write, &[&ids, &known]).await.unwrap(), u64::try_from(ids.len()).unwrap());
+        assert_eq!(
+            site.hr.execute(&write, &[&ids, &known]).await.unwrap(),
+            u64::try_from(ids.len()).unwrap()
+        );
     }
     site.hr.batch_execute("vacuum analyze benefits.enrolment").await.unwrap();
 }
@@ -134,7 +137,8 @@ async fn differ(site: &Site, count: i64) -> u64 {
     site.hr.execute("update hr.employee set known_as = 'Differs' where id = any($1)", &[&ids]).await.unwrap();
     let sql = "update benefits.enrolment set benefits_id = $2 where employee_id = $1";
     for id in &ids {
-        let account = SeedAccount::new(&format!("person{id}@example.com")).linked_to(&id.to_string(), Some(1));
+        let account =
+            SeedAccount::new(&format!("person{id}@example.com")).linked_to(&id.to_string(), Some(1));
         let account = site.sandbox.seed(account).unwrap();
         site.hr.execute(sql, &[&id.to_string(), &account]).await.unwrap();
     }
