@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "server_start",
         sql: include_str!("../sql/migrations/009_server_start.sql"),
     },
+    Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.
