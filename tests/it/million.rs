@@ -167,7 +167,7 @@ async fn by_itself(site: &Site, process: &Process) -> Cost {
     let sql = "select s.doubt is null and c.reconciled_at is not null \
                from benefits.site as s left join benefits.checkpoint as c on true";
     while !site.hr.query_one(sql, &[]).await.unwrap().get::<_, bool>(0) {
-        assert!(began.elapsed() < Duration::from_mins(60), "everyone is compared");
+        assert!(began.elapsed() < Duration::from_hours(1), "everyone is compared");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seconds = began.elapsed().as_secs_f64();
@@ -179,8 +179,9 @@ async fn forget_statements(site: &Site) {
 }
 
 async fn longest_statement(site: &Site) -> f64 {
-    let sql = "select max_exec_time, query from pg_stat_statements \
-               where userid = 'benefits_service'::regrole order by 1 desc limit 3";
+    // Not the observer's count of everyone by state, which is for the metrics and waits for nobody.
+    let sql = "select max_exec_time, query from pg_stat_statements where userid = 'benefits_service'::regrole \
+               and query not like '%benefits.employee_status%' order by 1 desc limit 3";
     let rows = site.hr.query(sql, &[]).await.unwrap();
     for row in &rows {
         let text: String = row.get::<_, String>(1).chars().take(100).collect();

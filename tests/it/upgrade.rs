@@ -1,4 +1,4 @@
-//! pg_upgrade from 17 to 18: another system id, the same ledger. With the slot carried over, or dropped before.
+//! `pg_upgrade` from 17 to 18: another system id, the same ledger. With the slot carried over, or dropped before.
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ use crate::support::proof::prove;
 use crate::support::site::{Site, eventually, prepare};
 use crate::support::{options, private_cluster, private_cluster_with, wanted};
 
-/// Runs pg_upgrade between two servers that are stopped.
+/// Runs `pg_upgrade` between two servers that are stopped.
 async fn upgrade(old: &Cluster, new: &Cluster) {
     let mut command = new.binaries().server("pg_upgrade");
     command.arg("-b").arg(old.binaries().path("")).arg("-B").arg(new.binaries().path(""));
@@ -28,7 +28,7 @@ async fn surname(site: &Site, id: i64, name: &str) {
     site.hr.execute(sql, &[&id, &name]).await.unwrap();
 }
 
-/// `keeps_slot`: the pipeline runs all the while, and pg_upgrade carries its slot over. How many new slots it has taken.
+/// `keeps_slot`: the pipeline runs all the while, and `pg_upgrade` carries its slot over. How many new slots it has taken.
 async fn follows(keeps_slot: bool) -> i64 {
     let old = private_cluster(17).await;
     let mut database = database_on(&old, 17).await;
