@@ -175,7 +175,14 @@ pub(super) async fn take(
     let (lsn, slot_txns) = if let Some(seen) = &usable {
         (seen.confirmed, seen.txns)
     } else {
+        if let Some(held) = &held {
+            // Whoever finds the new slot after a death of ours takes it for another: it is ahead of an orderly stop.
+            Checkpoint::note(session, held.lsn, None, true).await?;
+        }
         let start = making::make(setting, session, connection, seen.as_ref()).await?;
+        // Making it may take long, and a comparison that ended before it was there answers nothing: what came in between is
+        // in no WAL that is read. So it is doubted again; what the platform has is not.
+        doubt::note(session, why.filter(|why| *why != doubt::PLATFORM).unwrap_or("slot")).await?;
         if held.is_some() {
             replacing.replaced(Instant::now());
         }

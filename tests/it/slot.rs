@@ -133,6 +133,36 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn what_comes_between_the_comparison_and_a_slot_that_is_long_in_the_making_is_not_lost(major: u32) {
+        let cluster = private_cluster_with(options(major)).await;
+        let database = database_on(&cluster, major).await;
+        prepare(&database.url).await;
+        let mut site = Site::on(database, SandboxOptions::default()).await;
+        start(&mut site).await;
+        site.sync(&["1", "2"]).await;
+        site.stop().await;
+        drop_slot(&site).await;
+        let mut forgotten = connect(&cluster.url("postgres")).await;
+        let open = forgotten.transaction().await.unwrap();
+        open.batch_execute("select pg_current_xact_id()").await.unwrap();
+        site.start_unready();
+        eventually("everyone was compared, and the slot is not there yet", async || {
+            let sql = "select doubt is null and doubt_count > 1 and not exists (
+                           select from pg_replication_slots where confirmed_flush_lsn is not null
+                       ) from benefits.site";
+            site.hr.query_one(sql, &[]).await.unwrap().get(0)
+        }).await;
+        site.hr.batch_execute("update hr.employee set surname = 'Lovelace' where id = 1; select benefits.sync('{7}')").await.unwrap();
+        open.rollback().await.unwrap();
+        until_healed(&site).await;
+        eventually("the request is heard", async || site.status("7").await.0 == "successful").await;
+        // A change of who was enrolled so is met by the stream.
+        site.hr.execute("update hr.employee set surname = 'Byron' where id = 7", &[]).await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("7", "surname").as_deref(), Some("Byron"));
+        site.stop().await;
+    }
+
     async fn a_slot_of_somebody_else_is_left_alone(major: u32) {
         let site = Site::new(major).await;
         let sql = "select pg_create_physical_replication_slot($1::text::name)";
