@@ -101,14 +101,7 @@ impl Checkpoint {
 
     /// Whether the session's server is another than the checkpoint's: another system, or another timeline of it.
     pub async fn is_elsewhere(&self, session: &Session) -> Result<bool, LedgerError> {
-        let sql =
-            "select c.system_identifier, pg_walfile_name(pg_current_wal_lsn()) from pg_control_system() as c";
-        let rows = session.query("identify the system", sql, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(false) };
-        // Unsigned in the protocol, signed in SQL.
-        let system_id = row.get::<_, i64>(0).cast_unsigned().to_string();
-        let timeline = row.get::<_, &str>(1).get(..8).and_then(|hex| i32::from_str_radix(hex, 16).ok());
-        Ok(system_id != self.system_id || timeline.is_some_and(|timeline| timeline != self.timeline))
+        is_elsewhere(session, &self.system_id, self.timeline).await
     }
 
     /// Notes how far the slot has been confirmed where no mark did: seldom, or an idle system would never be idle.
@@ -125,4 +118,16 @@ impl Checkpoint {
             .await
             .map(drop)
     }
+}
+
+/// Whether the session's server is another than this system, or on another timeline than this one.
+pub async fn is_elsewhere(session: &Session, system_id: &str, timeline: i32) -> Result<bool, LedgerError> {
+    let sql =
+        "select c.system_identifier, pg_walfile_name(pg_current_wal_lsn()) from pg_control_system() as c";
+    let rows = session.query("identify the system", sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    // Unsigned in the protocol, signed in SQL.
+    let here = row.get::<_, i64>(0).cast_unsigned().to_string();
+    let on = row.get::<_, &str>(1).get(..8).and_then(|hex| i32::from_str_radix(hex, 16).ok());
+    Ok(here != system_id || on.is_some_and(|on| on != timeline))
 }

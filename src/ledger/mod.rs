@@ -25,7 +25,7 @@ mod users;
 mod witness;
 pub mod work;
 
-pub use checkpoint::{Checkpoint, PersistedLsn};
+pub use checkpoint::{Checkpoint, PersistedLsn, is_elsewhere};
 pub use error::{LedgerError, Trouble};
 pub use marks::{Batch, MarkSettings, Marked, Marks};
 pub use session::Session;

@@ -65,6 +65,10 @@ impl Witness {
     pub fn remember(&self, held: &Checkpoint) {
         let known = self.known();
         let same = known.filter(|seen| seen.system_id == held.system_id && seen.timeline == held.timeline);
+        if same.is_none() {
+            // What another timeline's stream has confirmed says nothing about this one.
+            self.follow(watch::channel(Lsn::ZERO).1);
+        }
         let (wal, ledger) = same.as_ref().map_or((Lsn::ZERO, Lsn::ZERO), |seen| (seen.wal, seen.ledger));
         let ledger = ledger.max(held.lsn);
         self.set(Seen {
@@ -182,8 +186,10 @@ mod tests {
         drop(confirm);
         assert!(contradicted(&witness, &held(100, 1), 149));
         assert!(!contradicted(&witness, &held(10, 2), 20), "another timeline is doubt for itself");
+        witness.remember(&held(10, 2));
+        assert!(!contradicted(&witness, &held(10, 2), 20), "and begins anew");
         witness.forget();
-        assert!(!contradicted(&witness, &held(5, 1), 5));
+        assert!(!contradicted(&witness, &held(5, 2), 5));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub(super) enum ReadError {
     PublicationChanged,
     #[error("the slot is read by another instance (process {0})")]
     Busy(i32),
+    #[error("database.url and database.replication_url lead to two servers, or to two timelines of one")]
+    TwoServers,
     #[error("{source}: it waited for {by}. End that transaction, and it is made")]
     SlotBlocked { by: String, source: ReplicationError },
     #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
@@ -162,7 +164,7 @@ fn log(error: &ReadError, wait: Duration) {
         ReadError::Replication(error) => {
             tracing::warn!(%error, detail = error.detail(), hint = error.hint(), ?wait, "the reader session ended");
         }
-        error @ ReadError::NoPublication(_) => {
+        error @ (ReadError::NoPublication(_) | ReadError::TwoServers) => {
             tracing::error!(%error, "the stream cannot be read until this is mended");
         }
         error => tracing::warn!(%error, ?wait, "the reader session ended"),

@@ -17,7 +17,7 @@ use super::making;
 use super::reader::{ReadError, Setting};
 use crate::config::Config;
 use crate::delivery::retry::Schedule;
-use crate::ledger::{Checkpoint, LedgerError, Session, Witness, doubt};
+use crate::ledger::{Checkpoint, LedgerError, Session, Witness, doubt, is_elsewhere};
 use crate::lsn::Lsn;
 use crate::replication::Connection;
 
@@ -141,6 +141,12 @@ pub(super) async fn take(
     let Setting { config, witness, .. } = setting;
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
+    let system_id = identity.system_id.to_string();
+    let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
+    // The one's WAL says nothing about the other's records.
+    if is_elsewhere(session, &system_id, timeline).await? {
+        return Err(ReadError::TwoServers);
+    }
     let published = publication(session, &config.database.publication).await?;
     let published = published.ok_or_else(|| ReadError::NoPublication(config.database.publication.clone()))?;
     witness.testify(session).await?;
@@ -149,8 +155,6 @@ pub(super) async fn take(
     if let Some(pid) = seen.as_ref().and_then(|seen| seen.active_pid) {
         return Err(ReadError::Busy(pid));
     }
-    let system_id = identity.system_id.to_string();
-    let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
     // In another system (after pg_upgrade) everything has other oids, and the slot was made after the publication.
     let remade = held
         .as_ref()

@@ -163,6 +163,28 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn a_stream_of_another_server_than_the_ledgers_is_not_read(major: u32) {
+        let mut site = Site::new(major).await;
+        start(&mut site).await;
+        site.sync(&["1"]).await;
+        let before = doubts(&site).await;
+        site.stop().await;
+        // As after a failover that one of the two URLs has not heard of.
+        let other = private_cluster_with(options(major)).await;
+        other.psql("postgres", "create database hr").await.unwrap();
+        site.more_of_database = format!("replication_url = \"{}\"\n", other.url("hr"));
+        site.start_unready();
+        eventually("it says so", async || site.get("/readyz").await.1.contains("lead to two servers")).await;
+        assert_eq!(other.psql("hr", "select count(*) from pg_replication_slots").await.unwrap(), "0");
+        site.stop().await;
+        site.more_of_database.clear();
+        site.start().await;
+        site.hr.execute("update hr.employee set surname = 'Lovelace' where id = 1", &[]).await.unwrap();
+        until_healed(&site).await;
+        assert_eq!(doubts(&site).await, before);
+        site.stop().await;
+    }
+
     async fn a_slot_of_somebody_else_is_left_alone(major: u32) {
         let site = Site::new(major).await;
         let sql = "select pg_create_physical_replication_slot($1::text::name)";
