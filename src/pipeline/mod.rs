@@ -33,6 +33,7 @@ pub use health::{Health, NotReady};
 pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
 
 use crate::config::Config;
+use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
@@ -78,6 +79,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
     let witness = Arc::new(Witness::new(config.ledger.witness_file.clone()));
+    let appetite = Arc::new(Appetite::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(clock::run(
@@ -91,6 +93,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         targets: started.targets.clone(),
         notify,
         users: Arc::clone(&users),
+        appetite: Arc::clone(&appetite),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
         witness: Arc::clone(&witness),
@@ -104,6 +107,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             metrics: metrics.clone(),
             halted: health.halted(),
             witness,
+            appetite,
         };
         tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
     } else {

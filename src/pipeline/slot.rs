@@ -131,13 +131,15 @@ fn doubtful(
     }
 }
 
-/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
+/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed. Where
+/// the reader before did not stop in order, the position up to which its commits may have been in hand: whoever they touched
+/// may have been sent something that the ledger does not know of.
 pub(super) async fn take(
     setting: &Setting,
     session: &Session,
     connection: &mut Connection,
     replacing: &mut Replacing,
-) -> Result<(), ReadError> {
+) -> Result<Lsn, ReadError> {
     let Setting { config, witness, .. } = setting;
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
@@ -180,8 +182,8 @@ pub(super) async fn take(
         (seen.confirmed, seen.txns)
     } else {
         if let Some(held) = &held {
-            // Whoever finds the new slot after a death of ours takes it for another: it is ahead of an orderly stop.
-            Checkpoint::note(session, held.lsn, None, true).await?;
+            // Whoever finds the new slot after a death of ours takes it for another: nobody has decoded so much through it.
+            Checkpoint::note(session, held.lsn, Some(i64::MAX), held.closed).await?;
         }
         let start = making::make(setting, session, connection, seen.as_ref()).await?;
         // Making it may take long, and a comparison that ended before it was there answers nothing: what came in between is
@@ -214,9 +216,16 @@ pub(super) async fn take(
         publication: published,
         restarted: false,
     };
+    let replayed = held.is_some_and(|held| !held.closed);
+    let replayed_until = if replayed { wal_end(session).await? } else { Lsn::ZERO };
     checkpoint.store(session).await?;
     witness.remember(&checkpoint);
-    Ok(())
+    Ok(replayed_until)
+}
+
+async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
+    let rows = session.query("look where the WAL ends", "select pg_current_wal_insert_lsn()", &[]).await?;
+    Ok(rows.first().map_or(Lsn::ZERO, |row| Lsn(u64::from(row.get::<_, PgLsn>(0)))))
 }
 
 /// Keeps an eye on the slot while it is read.
