@@ -122,12 +122,16 @@ fn doubtful(
     if (held.system_id.as_str(), held.timeline) != server {
         return Some(doubt::PLATFORM);
     }
-    match usable {
-        // A copy of the server's files without its slots, or a dropped slot and a restart: only the platform can tell.
-        None if is_missing && held.restarted => Some(doubt::PLATFORM),
-        None => Some("slot"),
-        Some(seen) if held.slot_name != name || is_another(held, seen) => Some("slot"),
-        Some(_) => has_gaps(&held.publication, published).then_some("publication"),
+    let lost = match usable {
+        None => true,
+        Some(seen) => held.slot_name != name || is_another(held, seen),
+    };
+    match lost {
+        // A copy of the server's files without its slots, or a dropped slot and a restart: only the platform can tell. As it
+        // alone can what was in hand when the reader ended without order, since that WAL is not read again.
+        true if !held.closed || is_missing && held.restarted => Some(doubt::PLATFORM),
+        true => Some("slot"),
+        false => has_gaps(&held.publication, published).then_some("publication"),
     }
 }
 

@@ -217,6 +217,45 @@ for_each_major! {
         process.kill9();
     }
 
+    async fn a_b_a_with_the_process_killed_after_b_was_sent_and_the_slot_lost_ends_at_a(major: u32) {
+        let site = Site::new(major).await;
+        let process = site.spawn().await;
+        site.sync(&["1"]).await;
+        process.signal("TERM");
+        assert!(process.ended().await.success());
+        let before = site.held("1", "surname");
+        let set = "update hr.employee set surname = $1 where id = 1";
+        // The last answer of several, so that delivery has found its pace.
+        let mut process = site.spawn_armed("answer-received=abort@8");
+        site.until_ready().await;
+        for n in 1.. {
+            let name = format!("Between {n}");
+            site.hr.execute(set, &[&name]).await.unwrap();
+            eventually("the platform has B", async || site.held("1", "surname").as_ref() == Some(&name)).await;
+            eventually("it is recorded, or the process is dead", async || {
+                let sql = "select not exists (select from benefits.pending)";
+                process.child.try_wait().unwrap().is_some() || site.hr.query_one(sql, &[]).await.unwrap().get(0)
+            })
+            .await;
+            if process.child.try_wait().unwrap().is_some() {
+                break;
+            }
+        }
+        // Nobody will read again in the WAL that B was sent.
+        eventually("nobody reads the slot", async || {
+            let sql = "select not active from pg_replication_slots where slot_name = $1::text::name";
+            site.hr.query_one(sql, &[&site.database.slot]).await.unwrap().get(0)
+        })
+        .await;
+        crate::reconcile::drop_slot(&site).await;
+        site.hr.execute(set, &[&before]).await.unwrap();
+        let process = site.spawn().await;
+        crate::reconcile::calm(&site).await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), before);
+        process.kill9();
+    }
+
     async fn postgresql_killed_in_a_burst_loses_nothing_that_was_committed(major: u32) {
         let cluster = support::private_cluster(major).await;
         let database = database_on(&cluster, major).await;
