@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test soak lint check clean
+.PHONY: help demo test soak bench lint check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -20,6 +20,11 @@ test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 
 soak: ## Long runs: seeds of the simulation, an outage, a first sync, a comparison of everyone (see tests/soak for SEEDS=, SEED=, ...)
 	@tests/soak
+
+bench: ## Every benchmark beside pg_recvlogical, with targets and verdicts; writes the README's table (ARGS="burst latency": those)
+	@tests/postgres/fetch 18
+	@$(CARGO) bench --locked --bench micro
+	@$(CARGO) bench --locked --bench pipeline -- $(or $(ARGS),--write)
 
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run
