@@ -18,9 +18,8 @@ demo: ## PostgreSQL, a made-up HR department, the sync and a simulated platform 
 test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 	@tests/run $(ARGS)
 
-soak: ## The simulation with many seeds (SEEDS=200, FIRST_SEED=1), or with one again (SEED=17)
-	@tests/postgres/fetch 18
-	@SEEDS=$(or $(SEEDS),50) $(CARGO) test --locked --test it simulation:: -- --nocapture
+soak: ## Long runs: seeds of the simulation, an outage, a first sync, a comparison of everyone (see tests/soak for SEEDS=, SEED=, ...)
+	@tests/soak
 
 bench: ## Every benchmark beside pg_recvlogical, with targets and verdicts; writes the README's table (ARGS="burst latency": those)
 	@tests/postgres/fetch 18

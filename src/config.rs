@@ -129,6 +129,9 @@ pub struct Ledger {
     pub fingerprint_key_file: PathBuf,
     /// How long history is kept, in months. Default 13.
     pub history_months: u32,
+    /// File outside the database where `run` notes how far the ledger has come, so that a database that was set back while
+    /// nobody ran is noticed. Default none.
+    pub witness_file: Option<PathBuf>,
 }
 
 /// `[benefits]`.
@@ -306,7 +309,11 @@ fn default_scope() -> String {
 
 impl Default for Ledger {
     fn default() -> Self {
-        Self { fingerprint_key_file: PathBuf::from("benefits-sync.key"), history_months: 13 }
+        Self {
+            fingerprint_key_file: PathBuf::from("benefits-sync.key"),
+            history_months: 13,
+            witness_file: None,
+        }
     }
 }
 

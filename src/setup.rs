@@ -30,8 +30,13 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "domain", sql: include_str!("../sql/migrations/006_domain.sql") },
     Migration { version: 7, name: "reconcile", sql: include_str!("../sql/migrations/007_reconcile.sql") },
     Migration { version: 8, name: "status", sql: include_str!("../sql/migrations/008_status.sql") },
+    Migration {
+        version: 9,
+        name: "server_start",
+        sql: include_str!("../sql/migrations/009_server_start.sql"),
+    },
     Migration { version: 10, name: "people", sql: include_str!("../sql/migrations/010_people.sql") },
-    Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
+    Migration { version: 11, name: "pace", sql: include_str!("../sql/migrations/011_pace.sql") },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.

@@ -44,13 +44,15 @@ pub struct Checkpoint {
     pub slot_txns: Option<i64>,
     /// What the publication was made of.
     pub publication: Vec<String>,
+    /// The server has been started anew since this was stored.
+    pub restarted: bool,
 }
 
 impl Checkpoint {
     /// The stored checkpoint; `None` before the first start.
     pub async fn load(session: &Session) -> Result<Option<Self>, LedgerError> {
         let sql = "select system_id, timeline, platform_id, slot_name::text, slot_generation, lsn, closed, slot_txns, \
-                   publication from benefits.checkpoint";
+                   publication, coalesce(server_started <> pg_postmaster_start_time(), false) from benefits.checkpoint";
         let rows = session.query("read the checkpoint", sql, &[]).await?;
         Ok(rows.first().map(|row| Self {
             system_id: row.get(0),
@@ -62,17 +64,20 @@ impl Checkpoint {
             closed: row.get(6),
             slot_txns: row.get(7),
             publication: row.get(8),
+            restarted: row.get(9),
         }))
     }
 
     /// Stores it, in place of what was there.
     pub async fn store(&self, session: &Session) -> Result<(), LedgerError> {
         let sql = "insert into benefits.checkpoint as c (system_id, timeline, platform_id, slot_name, slot_generation, \
-                   lsn, closed, slot_txns, publication) values ($1, $2, $3, $4::text::name, $5, $6, $7, $8, $9) \
+                   lsn, closed, slot_txns, publication, server_started) \
+                   values ($1, $2, $3, $4::text::name, $5, $6, $7, $8, $9, pg_postmaster_start_time()) \
                    on conflict (only_row) do update set system_id = excluded.system_id, timeline = excluded.timeline, \
                    platform_id = excluded.platform_id, slot_name = excluded.slot_name, \
                    slot_generation = excluded.slot_generation, lsn = excluded.lsn, closed = excluded.closed, \
-                   slot_txns = excluded.slot_txns, publication = excluded.publication";
+                   slot_txns = excluded.slot_txns, publication = excluded.publication, \
+                   server_started = excluded.server_started";
         let lsn = PgLsn::from(self.lsn.0);
         session
             .execute(
@@ -96,14 +101,7 @@ impl Checkpoint {
 
     /// Whether the session's server is another than the checkpoint's: another system, or another timeline of it.
     pub async fn is_elsewhere(&self, session: &Session) -> Result<bool, LedgerError> {
-        let sql =
-            "select c.system_identifier, pg_walfile_name(pg_current_wal_lsn()) from pg_control_system() as c";
-        let rows = session.query("identify the system", sql, &[]).await?;
-        let Some(row) = rows.first() else { return Ok(false) };
-        // Unsigned in the protocol, signed in SQL.
-        let system_id = row.get::<_, i64>(0).cast_unsigned().to_string();
-        let timeline = row.get::<_, &str>(1).get(..8).and_then(|hex| i32::from_str_radix(hex, 16).ok());
-        Ok(system_id != self.system_id || timeline.is_some_and(|timeline| timeline != self.timeline))
+        is_elsewhere(session, &self.system_id, self.timeline).await
     }
 
     /// Notes how far the slot has been confirmed where no mark did: seldom, or an idle system would never be idle.
@@ -120,4 +118,16 @@ impl Checkpoint {
             .await
             .map(drop)
     }
+}
+
+/// Whether the session's server is another than this system, or on another timeline than this one.
+pub async fn is_elsewhere(session: &Session, system_id: &str, timeline: i32) -> Result<bool, LedgerError> {
+    let sql =
+        "select c.system_identifier, pg_walfile_name(pg_current_wal_lsn()) from pg_control_system() as c";
+    let rows = session.query("identify the system", sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    // Unsigned in the protocol, signed in SQL.
+    let here = row.get::<_, i64>(0).cast_unsigned().to_string();
+    let on = row.get::<_, &str>(1).get(..8).and_then(|hex| i32::from_str_radix(hex, 16).ok());
+    Ok(here != system_id || on.is_some_and(|on| on != timeline))
 }

@@ -21,7 +21,8 @@ pub struct Doubt {
     pub described: bool,
     /// Now, in seconds since 1970.
     pub now: f64,
-    /// When the last comparison that ended well began, in seconds since 1970.
+    /// When the last comparison that ended well began, in seconds since 1970; 0 where there was none, nothing before a
+    /// slot was read.
     pub reconciled_at: Option<f64>,
 }
 

@@ -25,12 +25,14 @@ mod session;
 pub mod site;
 mod snapshot;
 mod users;
+mod witness;
 pub mod work;
 
-pub use checkpoint::{Checkpoint, PersistedLsn};
+pub use checkpoint::{Checkpoint, PersistedLsn, is_elsewhere};
 pub use error::{LedgerError, Trouble};
 pub use marks::{Batch, MarkSettings, Marked, Marks};
 pub use session::Session;
 pub use site::Site;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use users::TransactionUsers;
+pub use witness::Witness;

@@ -52,6 +52,8 @@ pub struct Outcome {
     pub claim: Option<i64>,
     /// `Work::version` when it was decided: without a claim, another version says that somebody else has delivered since.
     pub loaded_version: i64,
+    /// The intent's version when it was decided: without a claim, another one says that somebody else has sent since.
+    pub loaded_intent: Option<i64>,
     /// The highest version used or seen.
     pub version: i64,
     /// What the platform holds now; `None` leaves what is stored.
@@ -126,6 +128,7 @@ async fn record_once(session: &Session, outcomes: &[&Outcome]) -> Result<Vec<Rec
     let refused: Vec<Option<&[u8]>> = outcomes.iter().map(|o| o.refused.as_deref()).collect();
     let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
     let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
+    let intents: Vec<Option<i64>> = outcomes.iter().map(|o| o.loaded_intent).collect();
     let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
     let lines = Lines::of(outcomes);
     let rows = session
@@ -157,6 +160,7 @@ async fn record_once(session: &Session, outcomes: &[&Outcome]) -> Result<Vec<Rec
                 &unresolved,
                 &discarded,
                 &refused,
+                &intents,
             ],
         )
         .await?;

@@ -1,8 +1,6 @@
 //! The site as described, and the stream's view of its employees, loaded when a stream starts.
 
-use futures_util::TryStreamExt;
-
-use super::error::{Doing, LedgerError};
+use super::error::LedgerError;
 use super::session::Session;
 use crate::selection::{Description, KeyHasher, Members, RowFilter, Source};
 
@@ -68,38 +66,58 @@ impl Site {
     }
 }
 
+/// Rows a page: what is loaded whole is loaded in short statements, or a million employees would meet the statement
+/// timeout. Nobody but the stream that is about to start enrols, so that pages need no common snapshot.
+const PAGE: i64 = 20_000;
+
 /// Who is synced, who has failed, who is in the starter baseline.
 pub async fn load_members(session: &Session, hasher: &KeyHasher) -> Result<Members, LedgerError> {
     let count = count(session, "select count(*) from benefits.enrolment").await?;
     let mut members = Members::with_capacity(count);
-    let sql = "select employee_id from benefits.enrolment where transferred_to is null";
-    let ids = session.client().query_raw::<_, &str, _>(sql, []).await.doing("read who is synced")?;
-    let mut ids = std::pin::pin!(ids);
-    while let Some(row) = ids.try_next().await.doing("read who is synced")? {
-        members.enrol(hasher.employee(row.get::<_, &str>(0).as_bytes()));
-    }
-    let sql = "select employee_id from benefits.failed";
-    for row in session.query("read who has failed", sql, &[]).await? {
-        members.fail(hasher.employee(row.get::<_, &str>(0).as_bytes()));
-    }
-    let sql = "select employee_id from benefits.employee where starter_baseline";
-    for row in session.query("read the starter baseline", sql, &[]).await? {
-        members.set_baseline(hasher.employee(row.get::<_, &str>(0).as_bytes()));
-    }
+    let sql = "select employee_id from benefits.enrolment where employee_id > $1 and transferred_to is null \
+               order by employee_id limit $2";
+    pages(session, "read who is synced", sql, |id| members.enrol(hasher.employee(id))).await?;
+    let sql = "select employee_id from benefits.failed where employee_id > $1 order by employee_id limit $2";
+    pages(session, "read who has failed", sql, |id| members.fail(hasher.employee(id))).await?;
+    let sql = "select employee_id from benefits.employee where employee_id > $1 and starter_baseline \
+               order by employee_id limit $2";
+    pages(session, "read the starter baseline", sql, |id| members.set_baseline(hasher.employee(id))).await?;
     Ok(members)
+}
+
+/// Every employee that a query names, in the order of their ids; `$1` is the last id of the page before, `$2` how many.
+async fn pages(
+    session: &Session,
+    what: &'static str,
+    sql: &str,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), LedgerError> {
+    let mut after = String::new();
+    loop {
+        let rows = session.query(what, sql, &[&after, &PAGE]).await?;
+        for row in &rows {
+            take(row.get::<_, &str>(0).as_bytes());
+        }
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = last.get(0);
+    }
 }
 
 /// The child rows of synced employees.
 pub async fn load_filter(session: &Session, hasher: &KeyHasher) -> Result<RowFilter, LedgerError> {
     let rows = count(session, "select count(*) from benefits.row_owner").await?;
     let mut filter = RowFilter::with_capacity(rows.saturating_mul(2));
-    let sql = "select source_id, row_key from benefits.row_owner";
-    let rows = session.client().query_raw::<_, &str, _>(sql, []).await.doing("read whose rows are")?;
-    let mut rows = std::pin::pin!(rows);
-    while let Some(row) = rows.try_next().await.doing("read whose rows are")? {
-        filter.insert(hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes()));
+    let sql = "select source_id, row_key from benefits.row_owner where (source_id, row_key) > ($1, $2) \
+               order by source_id, row_key limit $3";
+    let mut after = (i32::MIN, String::new());
+    loop {
+        let rows = session.query("read whose rows are", sql, &[&after.0, &after.1, &PAGE]).await?;
+        for row in &rows {
+            filter.insert(hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes()));
+        }
+        let Some(last) = rows.last() else { return Ok(filter) };
+        after = (last.get(0), last.get(1));
     }
-    Ok(filter)
 }
 
 async fn count(session: &Session, sql: &'static str) -> Result<usize, LedgerError> {

@@ -19,6 +19,7 @@
 
 mod clock;
 mod health;
+mod making;
 mod marker;
 mod observer;
 mod reader;
@@ -40,7 +41,7 @@ use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
-use crate::ledger::{Session, TransactionUsers};
+use crate::ledger::{Session, TransactionUsers, Witness};
 use crate::metrics::{Metrics, MetricsError};
 use crate::reconcile;
 
@@ -81,6 +82,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
+    let witness = Arc::new(Witness::new(config.ledger.witness_file.clone()));
     let appetite = Arc::new(Appetite::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
@@ -98,6 +100,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         appetite: Arc::clone(&appetite),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
+        witness: Arc::clone(&witness),
         shutdown: shutdown.clone(),
     }));
     if config.benefits.enabled {
@@ -107,6 +110,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             key: started.key.clone(),
             metrics: metrics.clone(),
             halted: health.halted(),
+            witness,
             appetite,
         };
         tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));

@@ -15,7 +15,9 @@ use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
 use crate::ledger::in_hand::{InHand, Lost};
-use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, doubt, site};
+use crate::ledger::{
+    LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, Witness, doubt, site,
+};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
@@ -47,6 +49,7 @@ pub(super) struct Setting {
     pub(super) appetite: Arc<Appetite>,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
+    pub(super) witness: Arc<Witness>,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -79,6 +82,10 @@ pub(super) enum ReadError {
     PublicationChanged,
     #[error("the slot is read by another instance (process {0})")]
     Busy(i32),
+    #[error("database.url and database.replication_url lead to two servers, or to two timelines of one")]
+    TwoServers,
+    #[error("{source}: it waited for {by}. End that transaction, and it is made")]
+    SlotBlocked { by: String, source: ReplicationError },
     #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
     ReplacedOften(Duration),
     #[error(transparent)]
@@ -171,7 +178,7 @@ fn log(error: &ReadError, wait: Duration) {
         ReadError::Replication(error) => {
             tracing::warn!(%error, detail = error.detail(), hint = error.hint(), ?wait, "the reader session ended");
         }
-        error @ ReadError::NoPublication(_) => {
+        error @ (ReadError::NoPublication(_) | ReadError::TwoServers) => {
             tracing::error!(%error, "the stream cannot be read until this is mended");
         }
         error => tracing::warn!(%error, ?wait, "the reader session ended"),
@@ -195,7 +202,7 @@ async fn read(
     {
         tracing::debug!(%error, "the session before could not be ended");
     }
-    let replayed_until = slot::take(&setting.config, &session, &mut connection, replacing).await?;
+    let replayed_until = slot::take(setting, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
     let members = site::load_members(&session, &hasher).await?;
@@ -211,6 +218,7 @@ async fn read(
         selector.distrust_filter();
     }
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
+    setting.witness.follow(confirmed_by_ledger.clone());
     let database = &setting.config.database;
     let options = StartOptions::new(&database.slot, &database.publication, confirmed_by_ledger.clone());
     let canceller = connection.canceller();
@@ -267,7 +275,7 @@ async fn read(
     drop(reader.handed);
     if let Ok(done) = tokio::time::timeout(CLOSE_MAX, &mut marking).await {
         done.map_err(ReadError::Marker)??;
-        reader.watch.close(&reader.session).await?;
+        reader.watch.close(&reader.session, &setting.witness).await?;
     } else {
         // Not in order: what is in hand is not known to be recorded.
         marking.abort();
@@ -309,7 +317,7 @@ impl Reader {
                 () = setting.shutdown.cancelled() => return Ok(Stop::Shutdown),
                 Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
                 _ = look.tick() => {
-                    self.watch.look(&self.session).await?;
+                    self.watch.look(&self.session, &setting.witness).await?;
                     if self.was_reconciled().await? {
                         return Ok(Stop::Reconciled);
                     }

@@ -13,15 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_postgres::types::PgLsn;
 
-use super::reader::ReadError;
+use super::making;
+use super::reader::{ReadError, Setting};
 use crate::config::Config;
 use crate::delivery::retry::Schedule;
-use crate::ledger::{Checkpoint, LedgerError, Session, doubt};
+use crate::ledger::{Checkpoint, LedgerError, Session, Witness, doubt, is_elsewhere};
 use crate::lsn::Lsn;
 use crate::replication::Connection;
 
-/// How long the creation of a slot may take: it waits for every transaction that is open.
-const SLOT_MAX: Duration = Duration::from_mins(1);
 /// The confirmed position is written down once it has moved by so much without a mark.
 const NOTE_BYTES: u64 = 16 << 20;
 /// How far the slot may be ahead of what was written down: one note, and what is confirmed until it is due.
@@ -58,16 +57,16 @@ impl Replacing {
 
 /// The slot as PostgreSQL shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Seen {
+pub(super) struct Seen {
     /// Another plugin's or another database's: not ours to touch.
     foreign: bool,
-    lost: bool,
+    pub(super) lost: bool,
     active_pid: Option<i32>,
-    confirmed: Lsn,
+    pub(super) confirmed: Lsn,
     txns: Option<i64>,
 }
 
-async fn look(session: &Session, name: &str) -> Result<Option<Seen>, LedgerError> {
+pub(super) async fn look(session: &Session, name: &str) -> Result<Option<Seen>, LedgerError> {
     let sql = "select s.plugin is distinct from 'pgoutput' or s.database is distinct from current_database(), \
                coalesce(s.wal_status = 'lost', false), s.active_pid, s.confirmed_flush_lsn, t.total_txns \
                from pg_replication_slots as s left join pg_stat_replication_slots as t on t.slot_name = s.slot_name \
@@ -110,10 +109,11 @@ fn is_another(held: &Checkpoint, seen: &Seen) -> bool {
         || held.slot_txns.is_some_and(|noted| seen.txns.unwrap_or(0) < noted)
 }
 
-/// Why everyone has to be compared, if so. `usable` is the slot that can be read on; `server` is system id and timeline.
+/// Why everyone has to be compared, if so. `usable` is the slot that can be read on, `is_missing` that there is none at all;
+/// `server` is system id and timeline.
 fn doubtful(
     held: Option<&Checkpoint>,
-    usable: Option<&Seen>,
+    (usable, is_missing): (Option<&Seen>, bool),
     name: &str,
     server: (&str, i32),
     published: &[String],
@@ -122,10 +122,16 @@ fn doubtful(
     if (held.system_id.as_str(), held.timeline) != server {
         return Some(doubt::PLATFORM);
     }
-    match usable {
-        None => Some("slot"),
-        Some(seen) if held.slot_name != name || is_another(held, seen) => Some("slot"),
-        Some(_) => has_gaps(&held.publication, published).then_some("publication"),
+    let lost = match usable {
+        None => true,
+        Some(seen) => held.slot_name != name || is_another(held, seen),
+    };
+    match lost {
+        // A copy of the server's files without its slots, or a dropped slot and a restart: only the platform can tell. As it
+        // alone can what was in hand when the reader ended without order, since that WAL is not read again.
+        true if !held.closed || is_missing && held.restarted => Some(doubt::PLATFORM),
+        true => Some("slot"),
+        false => has_gaps(&held.publication, published).then_some("publication"),
     }
 }
 
@@ -133,26 +139,36 @@ fn doubtful(
 /// the reader before did not stop in order, the position up to which its commits may have been in hand: whoever they touched
 /// may have been sent something that the ledger does not know of.
 pub(super) async fn take(
-    config: &Config,
+    setting: &Setting,
     session: &Session,
     connection: &mut Connection,
     replacing: &mut Replacing,
 ) -> Result<Lsn, ReadError> {
+    let Setting { config, witness, .. } = setting;
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
+    let system_id = identity.system_id.to_string();
+    let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
+    // The one's WAL says nothing about the other's records.
+    if is_elsewhere(session, &system_id, timeline).await? {
+        return Err(ReadError::TwoServers);
+    }
     let published = publication(session, &config.database.publication).await?;
     let published = published.ok_or_else(|| ReadError::NoPublication(config.database.publication.clone()))?;
+    witness.testify(session).await?;
     let held = Checkpoint::load(session).await?;
     let seen = look(session, name).await?;
     if let Some(pid) = seen.as_ref().and_then(|seen| seen.active_pid) {
         return Err(ReadError::Busy(pid));
     }
-    let remade = held.as_ref().is_some_and(|held| was_made_again(&held.publication, &published));
+    // In another system (after pg_upgrade) everything has other oids, and the slot was made after the publication.
+    let remade = held
+        .as_ref()
+        .is_some_and(|held| held.system_id == system_id && was_made_again(&held.publication, &published));
     let usable =
         seen.as_ref().filter(|seen| seen.foreign || !(seen.lost || replacing.wanted || remade)).cloned();
-    let system_id = identity.system_id.to_string();
-    let timeline = i32::try_from(identity.timeline).unwrap_or(i32::MAX);
-    let why = doubtful(held.as_ref(), usable.as_ref(), name, (&system_id, timeline), &published);
+    let found = (usable.as_ref(), seen.is_none());
+    let why = doubtful(held.as_ref(), found, name, (&system_id, timeline), &published);
     if usable.is_none() && held.is_some() {
         replacing.admit(Instant::now())?;
     }
@@ -169,7 +185,14 @@ pub(super) async fn take(
     let (lsn, slot_txns) = if let Some(seen) = &usable {
         (seen.confirmed, seen.txns)
     } else {
-        let start = make(name, session, connection, seen.as_ref()).await?;
+        if let Some(held) = &held {
+            // Whoever finds the new slot after a death of ours takes it for another: nobody has decoded so much through it.
+            Checkpoint::note(session, held.lsn, Some(i64::MAX), held.closed).await?;
+        }
+        let start = making::make(setting, session, connection, seen.as_ref()).await?;
+        // Making it may take long, and a comparison that ended before it was there answers nothing: what came in between is
+        // in no WAL that is read. So it is doubted again; what the platform has is not.
+        doubt::note(session, why.filter(|why| *why != doubt::PLATFORM).unwrap_or("slot")).await?;
         if held.is_some() {
             replacing.replaced(Instant::now());
         }
@@ -181,6 +204,8 @@ pub(super) async fn take(
     // Where all is as it was the ledger's own position stays: it may be behind the slot's, never the other way round.
     let lsn = match &held {
         Some(held) if why.is_none() => held.lsn,
+        // It never falls, or it would look as if the database had been set back.
+        Some(held) if why != Some(doubt::PLATFORM) => held.lsn.max(lsn),
         _ => lsn,
     };
     let checkpoint = Checkpoint {
@@ -193,38 +218,18 @@ pub(super) async fn take(
         closed: false,
         slot_txns,
         publication: published,
+        restarted: false,
     };
     let replayed = held.is_some_and(|held| !held.closed);
     let replayed_until = if replayed { wal_end(session).await? } else { Lsn::ZERO };
     checkpoint.store(session).await?;
+    witness.remember(&checkpoint);
     Ok(replayed_until)
 }
 
 async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
     let rows = session.query("look where the WAL ends", "select pg_current_wal_insert_lsn()", &[]).await?;
     Ok(rows.first().map_or(Lsn::ZERO, |row| Lsn(u64::from(row.get::<_, PgLsn>(0)))))
-}
-
-/// Makes a slot, in place of one that is of no use. Where the new one starts.
-async fn make(
-    name: &str,
-    session: &Session,
-    connection: &mut Connection,
-    old: Option<&Seen>,
-) -> Result<Lsn, ReadError> {
-    if let Some(old) = old {
-        tracing::error!(
-            slot = name,
-            lost = old.lost,
-            "the slot cannot be read on; it is replaced. Where WAL was removed: raise max_slot_wal_keep_size"
-        );
-        connection.drop_slot(name).await?;
-    }
-    let failover = connection.server_version() >= 170_000;
-    let created = connection.create_slot(name, failover, SLOT_MAX).await?;
-    tracing::info!(slot = name, from = %created.consistent_point, failover, "made a replication slot");
-    let seen = look(session, name).await?;
-    Ok(seen.map_or(created.consistent_point, |seen| seen.confirmed))
 }
 
 /// Keeps an eye on the slot while it is read.
@@ -257,7 +262,10 @@ impl SlotWatch {
     }
 
     /// Writes the position down where that is due, and looks whether the publication is still the same.
-    pub(super) async fn look(&mut self, session: &Session) -> Result<(), ReadError> {
+    pub(super) async fn look(&mut self, session: &Session, witness: &Witness) -> Result<(), ReadError> {
+        if let Some(held) = Checkpoint::load(session).await? {
+            witness.remember(&held);
+        }
         let confirmed = *self.confirmed.borrow();
         let moved = confirmed > self.noted && confirmed.bytes_since(self.noted) > NOTE_BYTES;
         if moved || !self.counted {
@@ -280,12 +288,15 @@ impl SlotWatch {
     }
 
     /// An orderly stop: what was confirmed is written down exactly.
-    pub(super) async fn close(&mut self, session: &Session) -> Result<(), ReadError> {
+    pub(super) async fn close(&mut self, session: &Session, witness: &Witness) -> Result<(), ReadError> {
         let confirmed = *self.confirmed.borrow();
         let txns = look(session, &self.slot).await?.and_then(|seen| seen.txns);
         // Nothing was confirmed in a session that ended before it had heard anything: the slot is where it was.
         if confirmed > Lsn::ZERO {
             Checkpoint::note(session, confirmed, txns, true).await?;
+        }
+        if let Some(held) = Checkpoint::load(session).await? {
+            witness.remember(&held);
         }
         Ok(())
     }
@@ -306,6 +317,7 @@ mod tests {
             closed,
             slot_txns,
             publication: Vec::new(),
+            restarted: false,
         }
     }
 

@@ -20,10 +20,11 @@ impl Timetable {
         Some(Self { at: Time::strptime("%H:%M", at).ok()?, zone: TimeZone::get(zone).ok()? })
     }
 
-    /// Whether a comparison is due `now`, the last one having begun at `last`; both in seconds since 1970.
+    /// Whether a comparison is due `now`, the last one having begun at `last`; both in seconds since 1970. None is due before
+    /// there is anything to compare for.
     pub fn is_due(&self, now: f64, last: Option<f64>) -> bool {
         let Some(latest) = instant(now).and_then(|now| self.latest(now)) else { return false };
-        last.and_then(instant).is_none_or(|last| last < latest)
+        last.and_then(instant).is_some_and(|last| last < latest)
     }
 
     /// The latest time of the timetable that is not after `now`. A time that the clocks skip comes when they have skipped it.
@@ -66,7 +67,8 @@ mod tests {
     #[test]
     fn a_night_that_was_slept_through_is_made_up_for() {
         assert!(due("2026-07-03T12:00:00Z", Some("2026-06-30T23:05:01Z")));
-        assert!(due("2026-07-03T12:00:00Z", None));
+        assert!(due("2026-07-03T12:00:00Z", Some("1970-01-01T00:00:00Z")), "never compared");
+        assert!(!due("2026-07-03T12:00:00Z", None), "nothing to compare for");
     }
 
     #[test]

@@ -103,7 +103,9 @@ impl Problem {
     /// The header that goes with it, if any.
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::RateLimited(after) | Self::Unavailable(Some(after)) => Some((RETRY_AFTER, after.header())),
+            Self::RateLimited(after) | Self::Unavailable(Some(after)) => {
+                after.header().map(|value| (RETRY_AFTER, value))
+            }
             Self::Unauthenticated => Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
             Self::MethodNotAllowed(allowed) => Some((ALLOW, HeaderValue::from_static(allowed))),
             _ => None,

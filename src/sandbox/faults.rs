@@ -33,7 +33,8 @@ pub enum Fault {
         /// At most so much more, at random.
         jitter: Duration,
     },
-    /// `rate-limited[,retry-after=2]` or `429`: 429, nothing done. `retry-after=date:2` gives an HTTP date.
+    /// `rate-limited[,retry-after=2]` or `429`: 429, nothing done. `retry-after=date:2` gives an HTTP date,
+    /// `retry-after=none` no header.
     RateLimited(RetryAfter),
     /// `unavailable[,retry-after=2]` or `503`: 503, nothing done.
     Unavailable(Option<RetryAfter>),
@@ -103,11 +104,14 @@ pub enum RetryAfter {
     Seconds(u64),
     /// An HTTP date so many seconds ahead.
     DateIn(u64),
+    /// None at all, as from something between us and the platform.
+    None,
 }
 
 impl RetryAfter {
-    pub(super) fn header(self) -> HeaderValue {
+    pub(super) fn header(self) -> Option<HeaderValue> {
         let text = match self {
+            Self::None => return None,
             Self::Seconds(seconds) => seconds.to_string(),
             Self::DateIn(seconds) => {
                 let ahead = jiff::SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
@@ -118,7 +122,7 @@ impl RetryAfter {
                     .unwrap_or_default()
             }
         };
-        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("1"))
+        Some(HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("1")))
     }
 }
 
@@ -206,6 +210,7 @@ impl fmt::Display for FaultRule {
             Fault::RateLimited(after) | Fault::Unavailable(Some(after)) => match after {
                 RetryAfter::Seconds(seconds) => write!(f, ",retry-after={seconds}")?,
                 RetryAfter::DateIn(seconds) => write!(f, ",retry-after=date:{seconds}")?,
+                RetryAfter::None => f.write_str(",retry-after=none")?,
             },
             _ => {}
         }
@@ -235,7 +240,7 @@ pub enum FaultRuleError {
     /// A `name=value` that the kind does not have, or whose value cannot be.
     #[error(
         "cannot use {0:?}; a fault takes share=0..1, next=N, on=any|reads|writes|operationId, external-id=ID, \
-             slow ones delay= and jitter= (5s, 20ms), rate-limited and unavailable retry-after=SECONDS|date:SECONDS"
+             slow ones delay= and jitter= (5s, 20ms), rate-limited and unavailable retry-after=SECONDS|date:SECONDS|none"
     )]
     BadParameter(String),
 }
@@ -319,6 +324,7 @@ fn set(rule: &mut FaultRule, word: &str) -> Option<()> {
 fn retry_after(value: &str) -> Option<RetryAfter> {
     match value.strip_prefix("date:") {
         Some(seconds) => seconds.parse().ok().map(RetryAfter::DateIn),
+        None if value == "none" => Some(RetryAfter::None),
         None => value.parse().ok().map(RetryAfter::Seconds),
     }
 }
@@ -420,6 +426,7 @@ mod tests {
             "slow,delay=5s,jitter=10ms,external-id=42",
             "lost-after,next=2,on=createEmployee",
             "unavailable,retry-after=7",
+            "rate-limited,retry-after=none",
             "reject",
         ] {
             assert_eq!(text.parse::<FaultRule>().unwrap().to_string(), text);

@@ -63,6 +63,73 @@ async fn dies_at_each_of(major: u32, steps: &[&str]) {
     }
 }
 
+/// Lets the process come to the step and wait there; the file that lets it go on.
+async fn paused_at(site: &Site, step: &str) -> (site::Process, std::path::PathBuf) {
+    let path = site.directory.path().join(step);
+    let process = site.spawn_armed(&format!("{step}=pause:{}", path.display()));
+    let reached = path.with_extension("reached");
+    eventually(&format!("{step} is reached"), async || reached.exists()).await;
+    (process, path)
+}
+
+/// Every step by its name alone.
+fn steps() -> impl Iterator<Item = (&'static str, i64)> {
+    READING.into_iter().chain(DELIVERING).filter(|step| !step.contains('=')).zip(1..)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_killed_at_any_step_loses_and_repeats_nothing() {
+    if !support::wanted(18) {
+        return;
+    }
+    let cluster = support::private_cluster(18).await;
+    let database = database_on(&cluster, 18).await;
+    site::prepare(&database.url).await;
+    let mut site =
+        Site::on(database, SandboxOptions { keep_bodies: true, ..SandboxOptions::default() }).await;
+    let process = site.spawn().await;
+    site.sync(&["1", "2"]).await;
+    process.kill9();
+    for (step, round) in steps() {
+        changes(&site, round).await;
+        let (process, go_on) = paused_at(&site, step).await;
+        cluster.kill9().await.unwrap();
+        std::fs::write(go_on, "").unwrap();
+        eventually("the process has felt it", async || site.get("/readyz").await.0 == 503).await;
+        cluster.restart().await.unwrap();
+        site.hr = connect(&site.database.url).await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), Some(format!("Round {round}")), "{step}");
+        process.kill9();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_platform_killed_at_any_step_is_caught_up_with() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site_with_two_synced(18).await;
+    "[delivery]\nbackoff_max = \"1s\"\n".clone_into(&mut site.more);
+    for (step, round) in steps() {
+        changes(&site, round).await;
+        let (process, go_on) = paused_at(&site, step).await;
+        let (address, platform) = (site.sandbox.address(), site.sandbox.sandbox().clone());
+        let nobody = benefits_sync::sandbox::Sandbox::start(SandboxOptions::default()).await.unwrap();
+        std::mem::replace(&mut site.sandbox, nobody).stop().await.unwrap();
+        std::fs::write(go_on, "").unwrap();
+        eventually("what is left is tried, and not answered", async || {
+            let sql = "select count(*) filter (where attempts > 0) > 0 or count(*) = 0 from benefits.pending";
+            site.hr.query_one(sql, &[]).await.unwrap().get(0)
+        })
+        .await;
+        site.sandbox = platform.start_at(address).await.unwrap();
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), Some(format!("Round {round}")), "{step}");
+        process.kill9();
+    }
+}
+
 for_each_major! {
     async fn a_process_that_dies_while_it_reads_loses_nothing(major: u32) {
         dies_at_each_of(major, &READING).await;
@@ -129,6 +196,64 @@ for_each_major! {
         prove(&site).await;
         assert_eq!(site.held("1", "surname"), before);
         site.stop().await;
+    }
+
+    async fn a_b_a_with_the_process_killed_after_b_was_sent_ends_at_a(major: u32) {
+        let site = Site::new(major).await;
+        let process = site.spawn().await;
+        site.sync(&["1"]).await;
+        let before = site.held("1", "surname");
+        let set = "update hr.employee set surname = $1 where id = 1";
+        let slow = Fault::SlowAnswer { delay: site::PATIENCE, jitter: std::time::Duration::ZERO };
+        site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+        site.hr.execute(set, &[&"Between"]).await.unwrap();
+        eventually("the platform has B", async || site.held("1", "surname").as_deref() == Some("Between")).await;
+        process.kill9();
+        site.sandbox.disarm_all();
+        site.hr.execute(set, &[&before]).await.unwrap();
+        let process = site.spawn().await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), before);
+        process.kill9();
+    }
+
+    async fn a_b_a_with_the_process_killed_after_b_was_sent_and_the_slot_lost_ends_at_a(major: u32) {
+        let site = Site::new(major).await;
+        let process = site.spawn().await;
+        site.sync(&["1"]).await;
+        process.signal("TERM");
+        assert!(process.ended().await.success());
+        let before = site.held("1", "surname");
+        let set = "update hr.employee set surname = $1 where id = 1";
+        // The last answer of several, so that delivery has found its pace.
+        let mut process = site.spawn_armed("answer-received=abort@8");
+        site.until_ready().await;
+        for n in 1.. {
+            let name = format!("Between {n}");
+            site.hr.execute(set, &[&name]).await.unwrap();
+            eventually("the platform has B", async || site.held("1", "surname").as_ref() == Some(&name)).await;
+            eventually("it is recorded, or the process is dead", async || {
+                let sql = "select not exists (select from benefits.pending)";
+                process.child.try_wait().unwrap().is_some() || site.hr.query_one(sql, &[]).await.unwrap().get(0)
+            })
+            .await;
+            if process.child.try_wait().unwrap().is_some() {
+                break;
+            }
+        }
+        // Nobody will read again in the WAL that B was sent.
+        eventually("nobody reads the slot", async || {
+            let sql = "select not active from pg_replication_slots where slot_name = $1::text::name";
+            site.hr.query_one(sql, &[&site.database.slot]).await.unwrap().get(0)
+        })
+        .await;
+        crate::reconcile::drop_slot(&site).await;
+        site.hr.execute(set, &[&before]).await.unwrap();
+        let process = site.spawn().await;
+        crate::reconcile::calm(&site).await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), before);
+        process.kill9();
     }
 
     async fn postgresql_killed_in_a_burst_loses_nothing_that_was_committed(major: u32) {
@@ -215,6 +340,31 @@ for_each_major! {
         site.sandbox.disarm_all();
         let process = site.spawn().await;
         prove(&site).await;
+        process.kill9();
+    }
+
+    async fn a_graceful_stop_waits_no_longer_than_its_deadline(major: u32) {
+        let mut site = Site::new(major).await;
+        "[delivery]\ntimeout = \"2m\"\n".clone_into(&mut site.more);
+        let process = site.spawn().await;
+        site.sync(&["1", "2"]).await;
+        let slow = Fault::Slow { delay: std::time::Duration::from_mins(2), jitter: std::time::Duration::ZERO };
+        site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+        site.hr.execute("update hr.employee set surname = 'Going' where id = 1", &[]).await.unwrap();
+        eventually("one is with the platform", async || {
+            let sql = "select count(*) from benefits.pending where claim is not null";
+            site.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+        })
+        .await;
+        let told = std::time::Instant::now();
+        process.signal("TERM");
+        // 20 s, and what the rest takes; `ended` waits half a minute.
+        assert_eq!(process.ended().await.code(), Some(0));
+        assert!(told.elapsed() < std::time::Duration::from_secs(25), "{:?}", told.elapsed());
+        site.sandbox.disarm_all();
+        let process = site.spawn().await;
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Going"));
         process.kill9();
     }
 }

@@ -190,6 +190,53 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn a_table_swapped_by_rename_is_followed_once_it_is_described_anew(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        site.sync(&["1", "2"]).await;
+        // As migrations of large tables do: a copy, filled, and swapped in one transaction.
+        site.hr.batch_execute(
+            "begin;
+             create table hr.phone_new (like hr.phone including all);
+             insert into hr.phone_new select * from hr.phone;
+             alter table hr.phone rename to phone_old; alter table hr.phone_new rename to phone;
+             update hr.phone set number = '0113 496 0000' where employee_id = 1 and kind = 'mobile';
+             insert into hr.phone (id, employee_id, kind, number) values (900001, 2, 'home', '0113 496 0001')
+             on conflict (employee_id, kind) do update set number = excluded.number;
+             commit",
+        ).await.unwrap();
+        site.hr.batch_execute(include_str!("../../sql/demo/describe.sql")).await.unwrap();
+        site.settled().await;
+        eventually("what was changed in the new table arrived", async || {
+            site.held("2", "telephone").as_deref() == Some("0113 496 0001")
+        }).await;
+        // And the stream follows the new table from now on.
+        site.hr.execute("update hr.phone set number = '0113 496 0002' where employee_id = 2 and kind = 'home'", &[]).await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("2", "telephone").as_deref(), Some("0113 496 0002"));
+        site.hr.execute("delete from hr.phone where employee_id = 2", &[]).await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("2", "telephone"), None);
+        site.stop().await;
+    }
+
+    async fn the_type_of_a_mapped_column_changes_under_the_stream(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        site.sync(&["1", "2"]).await;
+        for (ddl, change, property, value) in [
+            ("alter table hr.job alter weekly_hours type double precision", "update hr.job set weekly_hours = 30.5 where employee_id = 1", "weeklyHours", "30.5"),
+            ("alter table hr.job_pay alter annual_pay type numeric(14, 4)", "update hr.job_pay set annual_pay = 31000.25 where employee_id = 1", "annualPay", "31000.25"),
+            ("alter table hr.employee alter start_date type text", "update hr.employee set start_date = '2019-05-06' where id = 1", "startDate", "2019-05-06"),
+            ("alter table hr.phone alter number type varchar(30)", "update hr.phone set number = '0113 496 0000' where employee_id = 1", "mobile", "0113 496 0000"),
+        ] {
+            site.hr.batch_execute(&format!("begin; {ddl}; {change}; commit")).await.unwrap();
+            site.settled().await;
+            assert_eq!((site.status("1").await, site.held("1", property).as_deref()), (("successful".to_owned(), None), Some(value)), "{ddl}");
+        }
+        site.stop().await;
+    }
+
     async fn a_mapped_column_that_goes_halts_delivery_and_not_the_slot_until_it_is_described_anew(major: u32) {
         let mut site = Site::new(major).await;
         site.start().await;

@@ -41,6 +41,7 @@ fn decided(work: &Work, state: StateName) -> Outcome {
         seq: work.seq,
         claim: None,
         loaded_version: work.version,
+        loaded_intent: work.claim.as_ref().map(|claim| claim.version),
         create_unresolved: false,
         version: work.version,
         acknowledged: None,
@@ -67,6 +68,18 @@ for_each_major! {
         outcomes::record(&session, &[decided(&work, StateName::Successful)]).await.unwrap();
         let left = site.hr.query_one("select count(*) from benefits.pending", &[]).await.unwrap();
         assert_eq!(left.get::<_, i64>(0), 1, "the later change is lost");
+    }
+
+    async fn a_refusal_that_was_read_before_another_instance_sent_does_not_forget_what_was_sent(major: u32) {
+        let (site, session) = at_rest(major).await;
+        site.hr.execute(MARK, &[]).await.unwrap();
+        let work = load(&session).await;
+        // Another instance sends, its answer is lost, and it gives the claim back.
+        site.hr.batch_execute("update benefits.pending set intent_kind = 'create', intent_version = 77, attempts = 1").await.unwrap();
+        let late = outcomes::record(&session, &[decided(&work, StateName::Failed)]).await.unwrap();
+        assert_eq!((late.len(), site.status("1").await.1), (0, None));
+        let intent = site.hr.query_one("select intent_version from benefits.pending", &[]).await.unwrap();
+        assert_eq!(intent.get::<_, Option<i64>>(0), Some(77), "what may have arrived is still known");
     }
 
     async fn a_refusal_without_a_claim_counts_only_while_nobody_else_has_delivered(major: u32) {

@@ -4,12 +4,12 @@ use benefits_sync::sandbox::SandboxOptions;
 
 use crate::for_each_major;
 use crate::reconcile::{calm, drop_slot, start};
-use crate::support::database::database_on;
+use crate::support::database::{connect, database_on};
 use crate::support::site::{Site, eventually, prepare};
 use crate::support::{options, private_cluster_with};
 
 /// The slot's generation: raised whenever a new one took its place; and how often there was doubt.
-async fn doubts(site: &Site) -> (i64, i64) {
+pub async fn doubts(site: &Site) -> (i64, i64) {
     let sql = "select c.slot_generation, s.doubt_count from benefits.checkpoint as c, benefits.site as s";
     let row = site.hr.query_one(sql, &[]).await.unwrap();
     (row.get(0), row.get(1))
@@ -108,6 +108,80 @@ for_each_major! {
         ).await.unwrap();
         site.start().await;
         until_healed(&site).await;
+        site.stop().await;
+    }
+
+    async fn a_slot_that_waits_for_an_old_transaction_names_it_and_is_made_once_that_has_ended(major: u32) {
+        // Every transaction of the whole cluster is waited for.
+        let cluster = private_cluster_with(options(major)).await;
+        let database = database_on(&cluster, major).await;
+        prepare(&database.url).await;
+        let mut site = Site::on(database, SandboxOptions::default()).await;
+        let mut forgotten = connect(&format!("{}?application_name=forgotten", cluster.url("postgres"))).await;
+        let open = forgotten.transaction().await.unwrap();
+        let pid: i32 = open.query_one("select pg_backend_pid() from pg_current_xact_id()", &[]).await.unwrap().get(0);
+        site.start_unready();
+        let named = format!("waits for the transaction of process {pid} (user postgres, database postgres, application forgotten)");
+        eventually("it says who is waited for", async || site.get("/readyz").await.1.contains(&named)).await;
+        // HR is not kept from anything meanwhile.
+        site.hr.execute("update hr.employee set surname = 'Lovelace' where id = 1", &[]).await.unwrap();
+        open.rollback().await.unwrap();
+        site.until_ready().await;
+        calm(&site).await;
+        site.sync(&["1"]).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Lovelace"));
+        site.stop().await;
+    }
+
+    async fn what_comes_between_the_comparison_and_a_slot_that_is_long_in_the_making_is_not_lost(major: u32) {
+        let cluster = private_cluster_with(options(major)).await;
+        let database = database_on(&cluster, major).await;
+        prepare(&database.url).await;
+        let mut site = Site::on(database, SandboxOptions::default()).await;
+        start(&mut site).await;
+        site.sync(&["1", "2"]).await;
+        site.stop().await;
+        drop_slot(&site).await;
+        let mut forgotten = connect(&cluster.url("postgres")).await;
+        let open = forgotten.transaction().await.unwrap();
+        open.batch_execute("select pg_current_xact_id()").await.unwrap();
+        site.start_unready();
+        eventually("everyone was compared, and the slot is not there yet", async || {
+            let sql = "select doubt is null and doubt_count > 1 and not exists (
+                           select from pg_replication_slots where confirmed_flush_lsn is not null
+                       ) from benefits.site";
+            site.hr.query_one(sql, &[]).await.unwrap().get(0)
+        }).await;
+        site.hr.batch_execute("update hr.employee set surname = 'Lovelace' where id = 1; select benefits.sync('{7}')").await.unwrap();
+        open.rollback().await.unwrap();
+        until_healed(&site).await;
+        eventually("the request is heard", async || site.status("7").await.0 == "successful").await;
+        // A change of who was enrolled so is met by the stream.
+        site.hr.execute("update hr.employee set surname = 'Byron' where id = 7", &[]).await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("7", "surname").as_deref(), Some("Byron"));
+        site.stop().await;
+    }
+
+    async fn a_stream_of_another_server_than_the_ledgers_is_not_read(major: u32) {
+        let mut site = Site::new(major).await;
+        start(&mut site).await;
+        site.sync(&["1"]).await;
+        let before = doubts(&site).await;
+        site.stop().await;
+        // As after a failover that one of the two URLs has not heard of.
+        let other = private_cluster_with(options(major)).await;
+        other.psql("postgres", "create database hr").await.unwrap();
+        site.more_of_database = format!("replication_url = \"{}\"\n", other.url("hr"));
+        site.start_unready();
+        eventually("it says so", async || site.get("/readyz").await.1.contains("lead to two servers")).await;
+        assert_eq!(other.psql("hr", "select count(*) from pg_replication_slots").await.unwrap(), "0");
+        site.stop().await;
+        site.more_of_database.clear();
+        site.start().await;
+        site.hr.execute("update hr.employee set surname = 'Lovelace' where id = 1", &[]).await.unwrap();
+        until_healed(&site).await;
+        assert_eq!(doubts(&site).await, before);
         site.stop().await;
     }
 

@@ -9,20 +9,20 @@ use crate::support::database::connect;
 use crate::support::proof::{offences, prove};
 use crate::support::site::{PATIENCE, Site, eventually};
 
-/// Each of the 30 people a hundred times more.
+/// Each of the 30 people so many times more.
 const MANY: &str = "
     create temp table copy as
-    select e.id as of, 100 + row_number() over (order by n, e.id) as id
-    from hr.employee as e cross join generate_series(1, 100) as n;
+    select e.id as of, 1000 + row_number() over (order by n, e.id) as id
+    from hr.employee as e cross join generate_series(1, {times}) as n;
     insert into hr.employee
         (id, employee_number, title, forenames, surname, date_of_birth, gender, start_date, continuous_service_date)
     select c.id, 'C' || c.id, e.title, e.forenames, e.surname, e.date_of_birth, e.gender, e.start_date, e.start_date
     from copy as c join hr.employee as e on e.id = c.of;
     insert into hr.email (employee_id, kind, address) select id, 'work', 'person' || id || '@example.com' from copy;
     insert into hr.job (id, employee_id, is_primary, title, started_on)
-    select 100000 + c.id, c.id, true, 'Clerk', '2020-01-01' from copy as c;
+    select 1000000 + c.id, c.id, true, 'Clerk', '2020-01-01' from copy as c;
     insert into hr.job_pay (employee_id, job_id, effective_from, annual_pay, basis, frequency, change_reason)
-    select c.id, 100000 + c.id, '2020-01-01', 30000, 'Per annum', 'Calendar monthly', 'Starter' from copy as c";
+    select c.id, 1000000 + c.id, '2020-01-01', 30000, 'Per annum', 'Calendar monthly', 'Starter' from copy as c";
 
 async fn site(settings: &str) -> Site {
     let options = SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
@@ -90,7 +90,11 @@ async fn a_single_change_overtakes_a_first_sync_of_thousands() {
     let options = SandboxOptions { keep_bodies: false, journal_max: 1_000_000, ..SandboxOptions::default() };
     let mut site = Site::with(18, options).await;
     "[delivery]\nconcurrency = 8\n".clone_into(&mut site.more);
-    site.hr.batch_execute(MANY).await.unwrap();
+    let times = std::env::var("FIRST_SYNC")
+        .ok()
+        .and_then(|text| text.parse::<u64>().ok())
+        .map_or(100, |n| n.div_ceil(30));
+    site.hr.batch_execute(&MANY.replace("{times}", &times.to_string())).await.unwrap();
     site.start().await;
     site.sync(&["1"]).await;
     site.sandbox.arm("slow,delay=5ms".parse().unwrap());
@@ -99,9 +103,16 @@ async fn a_single_change_overtakes_a_first_sync_of_thousands() {
     site.sandbox.until(|sandbox| sandbox.counts().created > 200).await;
     site.hr.execute("update hr.employee set surname = 'Overtaking' where id = 1", &[]).await.unwrap();
     let then = site.sandbox.journal().last().unwrap().sequence;
+    let began = Instant::now();
     site.sandbox.until(|sandbox| sandbox.journal_of("1").len() > 1).await;
+    let waited = began.elapsed();
     let sent = site.sandbox.journal_of("1").pop().unwrap().sequence;
     let left = number(&site, "select count(*) from benefits.pending").await;
+    eprintln!(
+        "of a first sync of {} it overtook {left}, {} writes and {waited:?} later",
+        30 * times,
+        sent - then
+    );
     assert!(left > 1_000, "the first sync was over already: {left} left");
     // What was prepared before it (four times the concurrency, at least 64), and what was loaded meanwhile.
     assert!(sent - then < 600, "{} writes came before it", sent - then);

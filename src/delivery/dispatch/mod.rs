@@ -33,7 +33,7 @@ use super::tickets::Tickets;
 use crate::config::Config;
 use crate::ledger::in_hand::Ticket;
 use crate::ledger::work::{self, WorkError};
-use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
+use crate::ledger::{Checkpoint, LedgerError, Session, Site, Witness, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
@@ -111,6 +111,8 @@ pub struct Outfit {
     pub metrics: Metrics,
     /// Whether delivery is halted, for `/readyz`.
     pub halted: tokio::sync::watch::Sender<Option<String>>,
+    /// Whether the ledger was set back.
+    pub witness: Arc<Witness>,
     /// How many employees are taken in hand.
     pub appetite: Arc<Appetite>,
 }
@@ -176,6 +178,7 @@ impl<'o> Dispatcher<'o> {
             tracing::warn!("this is another server, or another timeline of it, than the ledger has followed");
             doubt::note(&session, doubt::PLATFORM).await?;
         }
+        outfit.witness.testify(&session).await?;
         let mut batchers = JoinSet::new();
         let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
         let site = Site::load(&session).await?;

@@ -48,7 +48,8 @@ pub async fn differences(site: &Site) -> Vec<String> {
     found
 }
 
-async fn rules(site: &Site) -> Rules {
+/// The site's own rules, without the platform's lists.
+pub async fn rules(site: &Site) -> Rules {
     let row = site.hr.query_one("select described from benefits.site", &[]).await.unwrap();
     let columns: Vec<String> = row.get(0);
     let described = Described::from_columns(columns.iter().map(String::as_str));

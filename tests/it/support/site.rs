@@ -33,8 +33,9 @@ const CONTENT: &str = concat!(
     include_str!("../../../sql/migrations/006_domain.sql"),
     include_str!("../../../sql/migrations/008_status.sql"),
     include_str!("../../../sql/migrations/007_reconcile.sql"),
+    include_str!("../../../sql/migrations/009_server_start.sql"),
     include_str!("../../../sql/migrations/010_people.sql"),
-    include_str!("../../../sql/migrations/012_pace.sql"),
+    include_str!("../../../sql/migrations/011_pace.sql"),
     include_str!("../../../sql/demo/schema.sql"),
     include_str!("../../../sql/demo/describe.sql"),
     include_str!("site.rs"),
@@ -57,6 +58,8 @@ pub struct Site {
     pub logins: bool,
     /// The same within its `[database]`.
     pub more_of_database: String,
+    /// The same within its `[ledger]`.
+    pub more_of_ledger: String,
     pub http: u16,
     running: Option<Running>,
 }
@@ -94,6 +97,7 @@ impl Site {
             time_zone: "Europe/London",
             logins: false,
             more_of_database: String::new(),
+            more_of_ledger: String::new(),
             http: free,
             running: None,
         }
@@ -109,13 +113,14 @@ impl Site {
             (self.database.url.clone(), String::new())
         };
         let text = format!(
-            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
+            "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n{}\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
              email_source = \"{}\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
             url,
             replication,
             self.database.slot,
             self.more_of_database,
+            self.more_of_ledger,
             self.sandbox.base_url(),
             self.email_source,
             self.benefits,
@@ -135,9 +140,7 @@ impl Site {
 
     /// Starts the pipeline in this process and waits until it is ready.
     pub async fn start(&mut self) {
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
-        self.running = Some(Running { shutdown, task });
+        self.start_unready();
         self.until_ready().await;
         // The comparison of a first start tries the Failed again and marks people of its own: most tests begin after it.
         let begun = Instant::now();
@@ -152,6 +155,11 @@ impl Site {
     /// Stops it in order and starts it again, without waiting until it is ready.
     pub async fn restart(&mut self) {
         self.stop().await;
+        self.start_unready();
+    }
+
+    /// Starts the pipeline in this process, without waiting until it is ready.
+    pub fn start_unready(&mut self) {
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(pipeline::run(self.config(), shutdown.clone()));
         self.running = Some(Running { shutdown, task });

@@ -1,0 +1,7 @@
+-- When the server was started that the ledger was on last.
+
+alter table benefits.checkpoint
+add column server_started timestamptz;
+comment on column benefits.checkpoint.server_started is
+'When the server was started that the slot was last read from. A slot that is gone from a server that has run all the while '
+'was dropped; one that is gone after a restart was perhaps left out of a copy of the files, and the ledger is older than it looks.';

@@ -1,0 +1,175 @@
+//! A database that is set back: restored to a point in time, or its files put back as they were. The ledger has lost its
+//! tail with it, the platform has not: the two are compared before anything leaves.
+
+use std::process::Command;
+
+use benefits_sync::demo::cluster::{Cluster, StopMode};
+use benefits_sync::sandbox::{FaultRule, SandboxOptions};
+
+use crate::for_each_major;
+use crate::reconcile::calm;
+use crate::slot::doubts;
+use crate::support::database::{connect, database_on};
+use crate::support::private_cluster;
+use crate::support::proof::prove;
+use crate::support::site::{Process, Site, eventually, prepare};
+
+/// A site on a server of its own whose files were copied once, with employees 1 to 3 synced and 1 named `Kept`.
+struct Kept {
+    cluster: Cluster,
+    site: Site,
+    process: Option<Process>,
+}
+
+impl Kept {
+    async fn new(major: u32, witness: bool) -> Self {
+        let cluster = private_cluster(major).await;
+        let database = database_on(&cluster, major).await;
+        prepare(&database.url).await;
+        let options = SandboxOptions { keep_bodies: true, ..SandboxOptions::default() };
+        let mut site = Site::on(database, options).await;
+        if witness {
+            site.more_of_ledger = format!("witness_file = \"{}/witness\"\n", site.directory.path().display());
+        }
+        let process = site.spawn().await;
+        calm(&site).await;
+        site.sync(&["1", "2", "3"]).await;
+        surname(&site, "Kept").await;
+        site.settled().await;
+        end(process).await;
+        cluster.stop(StopMode::Fast).await.unwrap();
+        shell(&cluster, "cp -a data kept");
+        cluster.restart().await.unwrap();
+        site.hr = connect(&site.database.url).await;
+        let process = Some(site.spawn().await);
+        Self { cluster, site, process }
+    }
+
+    /// What will be lost here, and is at the platform. From now on that lists no accounts.
+    async fn lose(&self) {
+        surname(&self.site, "Lost").await;
+        self.site.sync(&["6"]).await;
+        self.site.passed().await;
+        self.site.sandbox.arm("unavailable,on=findEmployees".parse::<FaultRule>().unwrap());
+    }
+
+    /// Stops the server, does this to its files, and starts it again.
+    async fn put_back(&mut self, script: &str) {
+        self.cluster.stop(StopMode::Immediate).await.unwrap();
+        shell(&self.cluster, &format!("mv data lost; mv kept data; {script}"));
+        self.cluster.restart().await.unwrap();
+        self.site.hr = connect(&self.site.database.url).await;
+        assert_eq!(self.site.status("6").await.0, "not_syncing", "nothing was lost");
+    }
+
+    /// It is noticed and reported, nothing leaves before the comparison, and then the platform has what HR has.
+    async fn taken_back(&self) {
+        let site = &self.site;
+        let sent = site.sandbox.journal().len();
+        eventually("it is noticed, and reported", async || {
+            let doubted = "select coalesce(doubt = 'platform', false) from benefits.site";
+            let (ready, text) = site.get("/readyz").await;
+            ready == 503
+                && text.contains("platform-doubt")
+                && site.hr.query_one(doubted, &[]).await.unwrap().get::<_, bool>(0)
+        })
+        .await;
+        assert_eq!(site.sandbox.journal().len(), sent, "nothing leaves before the platform was compared");
+        site.sandbox.disarm_all();
+        calm(site).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Kept"));
+        assert_eq!(site.sandbox.journal().len(), sent + 1, "only what differs is sent");
+        prove(site).await;
+        site.until_ready().await;
+    }
+}
+
+async fn surname(site: &Site, name: &str) {
+    site.hr.execute("update hr.employee set surname = $1 where id = 1", &[&name]).await.unwrap();
+}
+
+async fn end(process: Process) {
+    process.signal("TERM");
+    assert!(process.ended().await.success());
+}
+
+/// Runs a script in the cluster's directory, as who may touch the server's files.
+fn shell(cluster: &Cluster, script: &str) {
+    let done = Command::new("sh").args(["-ec", script]).current_dir(cluster.directory()).output().unwrap();
+    assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// More WAL than anybody has lost.
+async fn write_much(site: &Site) {
+    let sql =
+        "create table filler as select repeat('x', 1000) from generate_series(1, 5000); drop table filler";
+    site.hr.batch_execute(sql).await.unwrap();
+}
+
+for_each_major! {
+    async fn after_a_point_in_time_restore_the_platform_is_compared_first(major: u32) {
+        let mut kept = Kept::new(major, false).await;
+        kept.site.hr.batch_execute("select pg_create_restore_point('here')").await.unwrap();
+        kept.lose().await;
+        kept.site.hr.batch_execute("select pg_switch_wal()").await.unwrap();
+        let directory = kept.cluster.directory().display().to_string();
+        kept.put_back(&format!(
+            "printf '%s\\n' \"restore_command = 'cp {directory}/lost/pg_wal/%f %p'\" \
+             \"recovery_target_name = 'here'\" \"recovery_target_action = 'promote'\" >> data/postgresql.auto.conf; \
+             touch data/recovery.signal; chown --reference=data data/recovery.signal"
+        ))
+        .await;
+        kept.taken_back().await;
+    }
+
+    async fn files_put_back_as_they_were_are_noticed_by_who_has_run_all_the_while(major: u32) {
+        let mut kept = Kept::new(major, false).await;
+        kept.lose().await;
+        kept.put_back("").await;
+        kept.taken_back().await;
+        assert!(kept.site.log().contains("set back to an earlier state"));
+    }
+
+    async fn files_put_back_while_nobody_ran_are_noticed_by_the_witness_file(major: u32) {
+        let mut kept = Kept::new(major, true).await;
+        kept.lose().await;
+        end(kept.process.take().unwrap()).await;
+        kept.put_back("").await;
+        write_much(&kept.site).await;
+        kept.process = Some(kept.site.spawn_armed(""));
+        kept.taken_back().await;
+        assert!(kept.site.log().contains("set back to an earlier state"));
+    }
+
+    async fn a_copy_of_the_files_without_their_slots_is_noticed(major: u32) {
+        let mut kept = Kept::new(major, false).await;
+        kept.lose().await;
+        kept.put_back("rm -r data/pg_replslot/*").await;
+        kept.taken_back().await;
+        assert_eq!(doubts(&kept.site).await.0, 2, "the slot is a new one");
+    }
+
+    async fn a_server_that_crashed_was_not_set_back(major: u32) {
+        let mut kept = Kept::new(major, true).await;
+        for round in 0..3 {
+            let url = kept.site.database.url.clone();
+            let burst = tokio::spawn(async move {
+                let client = connect(&url).await;
+                let sql = format!("update hr.employee set known_as = 'Burst {round} ' || clock_timestamp() where id <= 3");
+                while client.batch_execute(&sql).await.is_ok() {}
+            });
+            eventually("the burst has arrived", async || {
+                kept.site.held("1", "knownAs").is_some_and(|name| name.starts_with(&format!("Burst {round}")))
+            })
+            .await;
+            kept.cluster.kill9().await.unwrap();
+            burst.await.unwrap();
+            kept.cluster.restart().await.unwrap();
+            kept.site.hr = connect(&kept.site.database.url).await;
+            kept.site.hr.execute("update hr.employee set known_as = $1 where id <= 3", &[&format!("{round}")]).await.unwrap();
+            kept.site.until_ready().await;
+            prove(&kept.site).await;
+        }
+        assert!(!kept.site.log().contains("set back to an earlier state"), "{}", kept.site.log());
+    }
+}
