@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test soak lint check clean
+.PHONY: help demo test soak lint deb check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -25,7 +25,10 @@ soak: ## The simulation with many seeds (SEEDS=200, FIRST_SEED=1), or with one a
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run
 
-check: ## What continuous integration runs: test, lint, dashboards and alerts
+deb: ## A Debian package in target/packaging
+	@packaging/build
+
+check: ## What continuous integration runs: test, lint, dashboards and alerts, the package
 	@.ci/run
 
 clean: ## Stop the test servers and remove what was built

@@ -213,7 +213,9 @@ impl Command {
                 let mut command = Cli::command();
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut command, "benefits-sync", &mut text);
-                say(String::from_utf8(text)?.trim_end());
+                // clap_complete 4.6 spells a name with a hyphen in two ways, so that bash finds no command's flags.
+                let text = String::from_utf8(text)?.replace("benefits__subcmd__sync", "benefits__sync");
+                say(text.trim_end());
                 Ok(())
             }
             Self::Man { directory } => Ok(clap_mangen::generate_to(Cli::command(), directory)?),
