@@ -93,6 +93,11 @@ pub struct ClusterOptions {
     pub hba: Vec<String>,
     /// Files for the data directory (certificates, say), readable by the server only.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Further arguments of `initdb`.
+    pub initdb: Vec<String>,
+    /// The URL of a running server: the data directory is a base backup of it, in place of `initdb`'s. With
+    /// `standby.signal` among the files and `primary_conninfo` among the settings it follows that server.
+    pub copy_of: Option<String>,
     /// Listen on TCP; else on the Unix socket alone.
     pub tcp: bool,
     /// Whether writes reach the disk before they count.
@@ -109,6 +114,8 @@ impl ClusterOptions {
             settings: Vec::new(),
             hba: Vec::new(),
             files: Vec::new(),
+            initdb: Vec::new(),
+            copy_of: None,
             tcp: true,
             fsync: true,
             detached: false,

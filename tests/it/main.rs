@@ -31,6 +31,7 @@ mod domain_shapes;
 mod domain_states;
 mod domain_time;
 mod domain_validation;
+mod failover;
 mod invariants;
 mod large;
 mod ledger_races;

@@ -9,7 +9,7 @@ use crate::support::site::{Site, eventually, prepare};
 use crate::support::{options, private_cluster_with};
 
 /// The slot's generation: raised whenever a new one took its place; and how often there was doubt.
-async fn doubts(site: &Site) -> (i64, i64) {
+pub async fn doubts(site: &Site) -> (i64, i64) {
     let sql = "select c.slot_generation, s.doubt_count from benefits.checkpoint as c, benefits.site as s";
     let row = site.hr.query_one(sql, &[]).await.unwrap();
     (row.get(0), row.get(1))

@@ -36,10 +36,7 @@ impl Server {
     }
 
     pub(super) fn initialise(&self, options: &ClusterOptions) -> Result<(), ClusterError> {
-        let mut initdb = self.binaries.server("initdb");
-        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
-        // A cluster that a crash of the machine destroys is made again, so its first files need no fsync.
-        run("initdb", initdb.args(["--no-sync", "--no-instructions", "--pgdata"]).arg(self.data()))?;
+        self.make_data(options)?;
         run("mkdir", unprivileged("mkdir").current_dir("/").arg(self.directory.join("socket")))?;
         let mut settings = format!(
             "listen_addresses = '{}'\nunix_socket_directories = '{}'\nwal_level = logical\nfsync = {}\n\
@@ -57,6 +54,26 @@ impl Server {
             self.write("pg_hba.conf", format!("{}\n{trust}", options.hba.join("\n")).as_bytes())?;
         }
         options.files.iter().try_for_each(|(name, content)| self.write(name, content))
+    }
+
+    /// A cluster that a crash of the machine destroys is made again, so its first files need no fsync.
+    fn make_data(&self, options: &ClusterOptions) -> Result<(), ClusterError> {
+        if let Some(url) = &options.copy_of {
+            let mut backup = self.binaries.server("pg_basebackup");
+            backup.args([
+                "--dbname",
+                url,
+                "--wal-method=stream",
+                "--checkpoint=fast",
+                "--no-sync",
+                "--pgdata",
+            ]);
+            return run("pg_basebackup", backup.arg(self.data())).map(drop);
+        }
+        let mut initdb = self.binaries.server("initdb");
+        initdb.args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]);
+        initdb.args(&options.initdb).args(["--no-sync", "--no-instructions", "--pgdata"]);
+        run("initdb", initdb.arg(self.data())).map(drop)
     }
 
     fn append(&self, name: &str, text: &str) -> Result<(), ClusterError> {
