@@ -445,8 +445,10 @@ fn colour_on_stderr() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A line on standard output.
-#[expect(clippy::print_stdout, reason = "the command line's own output")]
+/// A line on standard output. Where nobody reads it any more (`| head`) there is nothing left to do.
 fn say(text: &str) {
-    println!("{text}");
+    use std::io::Write as _;
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(i32::from(FAILED));
+    }
 }
