@@ -36,6 +36,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "least_power",
         sql: include_str!("../sql/migrations/011_least_power.sql"),
     },
+    Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.

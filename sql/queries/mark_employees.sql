@@ -10,7 +10,16 @@ mass as materialized (
     select $10::text
     where
         cardinality($1::text[]) > $8::integer
-        and cardinality($1::text[]) > $9::float8 * (select count(*) from benefits.enrolment as e where e.linked)
+        -- Counted no further than it matters.
+        and cardinality($1::text[]) > $9::float8 * (
+            select count(*)
+            from (
+                select
+                from benefits.enrolment as e
+                where e.linked
+                limit case when $9::float8 > 0 then ceil(cardinality($1::text[]) / $9::float8) end
+            ) as linked
+        )
     returning batch
 )
 insert into benefits.pending as p
@@ -36,4 +45,4 @@ set
             p.not_before, least(excluded.not_before, p.pending_since + make_interval(secs => 5 * $6::float8))
         )
     end
-returning p.employee_id
+returning p.employee_id, p.batch is not null as in_mass_change

@@ -1,9 +1,10 @@
 -- Records what attempts came to, clears what is in step, and writes history: one statement, one flush.
--- Arrays by employee: $1 id, $2 seq, $3 claim (null: never claimed), $4 version, $5 acknowledged, $6 unknown fields,
--- $7 outcome, $8 error code, $9 error, $10 account, $11 linked, $12 seconds since the answer, $13 synced now,
--- $21 version loaded, $22 a create's fate is unknown, $23 what was discarded stays so.
+-- Arrays by employee, in the order of ids so that two instances lock in one order: $1 id, $2 seq, $3 claim (null: never
+-- claimed), $4 version, $5 acknowledged, $6 unknown fields, $7 outcome, $8 error code, $9 error, $10 account, $11 linked,
+-- $12 seconds since the answer, $13 synced now, $21 version loaded, $22 a create's fate is unknown, $23 what was discarded
+-- stays so, $24 hash of the record that was refused.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
--- By employee again: $24 hash of the record that was refused.
+-- Returns whom it was recorded for. Who was marked between the statement's snapshot and its lock is missing: ask again.
 with o as materialized (
     select *
     from unnest(
@@ -15,22 +16,14 @@ with o as materialized (
         linked, age, synced, loaded_version, create_unresolved, discarded, refused
     )
 ),
-turn as materialized (
-    select
-        p.employee_id, p.seq = o.seq as last, p.requested_by,
-        clock_timestamp() - make_interval(secs => o.age) - p.changed_at as latency
-    from o
-    inner join benefits.pending as p on p.employee_id = o.employee_id
-    inner join benefits.enrolment as e on e.employee_id = o.employee_id
+cleared as (
+    delete from benefits.pending as p
+    using o inner join benefits.enrolment as e on e.employee_id = o.employee_id
     where
-        p.claim is not distinct from o.claim
+        p.employee_id = o.employee_id and p.seq = o.seq and p.claim is not distinct from o.claim
         -- Under a claim nobody else delivers; without one somebody may have done so since the record was read.
         and (o.claim is not null or e.version = o.loaded_version)
-    order by p.employee_id
-    for update of p
-),
-cleared as (
-    delete from benefits.pending as p using turn as t where p.employee_id = t.employee_id and t.last
+    returning o.*, true as last, p.requested_by, p.changed_at
 ),
 kept as (
     update benefits.pending as p
@@ -38,23 +31,33 @@ kept as (
         claim = null, intent_kind = null, intent_version = null, intent_fields = 0, intent_hash = null,
         attempts = 0, not_before = null, in_full = false, hold_passed = false, changed_at = p.last_changed_at,
         progressed_at = clock_timestamp()
-    from turn as t
-    where p.employee_id = t.employee_id and not t.last
+    from o
+    inner join benefits.enrolment as e on e.employee_id = o.employee_id
+    inner join benefits.pending as b on b.employee_id = o.employee_id
+    where
+        p.employee_id = o.employee_id and p.seq <> o.seq and p.claim is not distinct from o.claim
+        and (o.claim is not null or e.version = o.loaded_version)
+    returning o.*, false as last, p.requested_by, b.changed_at
+),
+turn as (
+    select t.*, clock_timestamp() - make_interval(secs => t.age) - t.changed_at as latency
+    from (select * from cleared union all select * from kept) as t
 ),
 state as (
     update benefits.enrolment as e
     set
-        version = greatest(e.version, o.version), acknowledged = coalesce(o.acknowledged, e.acknowledged),
-        unknown_fields = o.unknown_fields, create_unresolved = o.create_unresolved, outcome = o.outcome, error_code = o.error_code, error = o.error,
+        version = greatest(e.version, t.version), acknowledged = coalesce(t.acknowledged, e.acknowledged),
+        unknown_fields = t.unknown_fields, create_unresolved = t.create_unresolved, outcome = t.outcome,
+        error_code = t.error_code, error = t.error,
         -- Without a claim nothing was sent, and a command may have changed the link since the record was read.
-        benefits_id = case when o.claim is null then e.benefits_id else o.benefits_id end,
-        linked = case when o.claim is null then e.linked else o.linked end,
-        link_by = case when o.claim is not null and o.linked then null else e.link_by end,
-        refused = o.refused,
-        discarded = case when o.discarded then e.discarded end,
-        last_synced_at = case when o.synced then clock_timestamp() else e.last_synced_at end
-    from o inner join turn as t on t.employee_id = o.employee_id
-    where e.employee_id = o.employee_id
+        benefits_id = case when t.claim is null then e.benefits_id else t.benefits_id end,
+        linked = case when t.claim is null then e.linked else t.linked end,
+        link_by = case when t.claim is not null and t.linked then null else e.link_by end,
+        refused = t.refused,
+        discarded = case when t.discarded then e.discarded end,
+        last_synced_at = case when t.synced then clock_timestamp() else e.last_synced_at end
+    from turn as t
+    where e.employee_id = t.employee_id
 ),
 lines as (
     insert into benefits.history

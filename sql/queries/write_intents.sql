@@ -1,37 +1,34 @@
 -- Claims employees and makes the writes that are about to leave durable; returns who is ours to send.
--- $1 claim token; arrays: $2 id, $3 version loaded, $4 intent version loaded, $5 kind, $6 version, $7 fields,
--- $8 body hash, $9 account to be linked.
+-- $1 claim token; arrays, in the order of ids so that two instances lock in one order: $2 id, $3 version loaded,
+-- $4 intent version loaded, $5 kind, $6 version, $7 fields, $8 body hash, $9 account to be linked.
 with i as materialized (
     select *
     from unnest(
         $2::text[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[], $7::bigint[], $8::bytea[], $9::text[]
     ) as i (employee_id, loaded_version, loaded_intent, kind, version, fields, hash, benefits_id)
 ),
-turn as materialized (
-    select p.employee_id
-    from i
-    inner join benefits.pending as p on p.employee_id = i.employee_id
-    inner join benefits.enrolment as e on e.employee_id = i.employee_id
+claimed as (
+    update benefits.pending as p
+    set
+        claim = $1::bigint, intent_kind = i.kind, intent_version = i.version, intent_fields = i.fields,
+        intent_hash = i.hash,
+        -- Decided to be sent: judged, as far as a mass change is concerned.
+        batch = null
+    from i inner join benefits.enrolment as e on e.employee_id = i.employee_id
     where
-        (p.claim is null or p.claim = $1::bigint)
+        p.employee_id = i.employee_id
+        and (p.claim is null or p.claim = $1::bigint)
         -- Nobody else has delivered since the record was loaded.
         and e.version = i.loaded_version
         and p.intent_version is not distinct from i.loaded_intent
         -- While the ledger may have lost its tail nothing leaves; the last look is this one.
         and not exists (select from benefits.site as s where s.doubt = 'platform')
-    order by p.employee_id
-    for update of p
+    returning p.employee_id, i.benefits_id
 ),
 reserved as (
     update benefits.enrolment as e
-    set benefits_id = i.benefits_id
-    from i inner join turn as t on t.employee_id = i.employee_id
-    where e.employee_id = i.employee_id and i.benefits_id is not null and e.benefits_id is distinct from i.benefits_id
+    set benefits_id = c.benefits_id
+    from claimed as c
+    where e.employee_id = c.employee_id and c.benefits_id is not null and e.benefits_id is distinct from c.benefits_id
 )
-update benefits.pending as p
-set
-    claim = $1::bigint, intent_kind = i.kind, intent_version = i.version, intent_fields = i.fields,
-    intent_hash = i.hash
-from i inner join turn as t on t.employee_id = i.employee_id
-where p.employee_id = i.employee_id
-returning p.employee_id
+select c.employee_id from claimed as c

@@ -38,6 +38,10 @@ const LOADS_MAX: usize = 2;
 const UNDER_WAY_MAX: usize = 2048;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// Between two scans when there is more than memory holds: each reads all that is pending.
+const SCAN_PAUSE: Duration = Duration::from_millis(100);
+/// How long a mass change may wait to be judged while people are delivered.
+const JUDGE_AFTER: Duration = Duration::from_secs(3);
 /// Scans between two looks for claims of instances that are no more.
 const RESCUE_EVERY: u32 = 5;
 /// Employees that a scan names.
@@ -137,6 +141,9 @@ pub struct Dispatcher<'o> {
     loading: usize,
     /// Mass changes are being judged.
     judging: bool,
+    /// Since when there may be one that is not judged yet.
+    judge_wanted: Option<Instant>,
+    scanned: Instant,
     events: JoinSet<Event>,
     batchers: JoinSet<Result<(), LedgerError>>,
 }
@@ -188,6 +195,8 @@ impl<'o> Dispatcher<'o> {
             ),
             loading: 0,
             judging: false,
+            judge_wanted: None,
+            scanned: Instant::now(),
             events: JoinSet::new(),
             batchers,
             context,
@@ -214,18 +223,18 @@ impl<'o> Dispatcher<'o> {
             if self.rules_stale {
                 self.reload_rules().await?;
             }
-            if self.lanes.wants_scan() {
+            if self.scan_due_in().is_some_and(|wait| wait.is_zero()) {
                 self.scan().await?;
             }
             self.load_more();
-            let wake = self.lanes.next_wake(Instant::now()).unwrap_or(SCAN_EVERY);
+            let wake = self.lanes.next_wake(Instant::now()).into_iter().chain(self.scan_due_in()).min();
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 Some(notice) = notices.recv() => self.noticed(notice).await?,
                 Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?).await?,
                 Some(ended) = self.batchers.join_next() => return Err(batcher_ended(ended)),
                 _ = scan.tick() => self.tick().await?,
-                () = tokio::time::sleep(wake), if self.lanes.next_wake(Instant::now()).is_some() => {}
+                () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
             }
         }
         self.drain().await
@@ -322,11 +331,15 @@ impl<'o> Dispatcher<'o> {
         }
     }
 
-    /// Judges the mass changes that the ledger knows of, beside the deliveries.
+    /// Judges the mass changes that the ledger knows of, beside the deliveries. Who is delivered first is judged by that,
+    /// and need not be read a second time.
     fn judge(&mut self) {
-        if !self.asked || std::mem::replace(&mut self.judging, true) {
+        let wanted = *self.judge_wanted.get_or_insert_with(Instant::now);
+        let later = self.lanes.is_waiting() && wanted.elapsed() < JUDGE_AFTER;
+        if !self.asked || later || std::mem::replace(&mut self.judging, true) {
             return;
         }
+        self.judge_wanted = None;
         let (session, rules, context) =
             (Arc::clone(&self.session), Arc::clone(&self.rules), Arc::clone(&self.context));
         let limits = self.outfit.config.guard.clone();
@@ -447,7 +460,14 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
+    /// When the ledger may be asked for more, if memory wants more.
+    fn scan_due_in(&self) -> Option<Duration> {
+        self.lanes.wants_scan().then(|| SCAN_PAUSE.saturating_sub(self.scanned.elapsed()))
+    }
+
     async fn scan(&mut self) -> Result<(), DeliveryError> {
+        self.scanned = Instant::now();
+        self.lanes.scanned();
         let due = work::due(&self.session, SCAN_MAX).await?;
         let more = i64::try_from(due.len()).is_ok_and(|count| count == SCAN_MAX);
         for (employee, bulk) in due {
@@ -502,7 +522,9 @@ impl<'o> Dispatcher<'o> {
             work::rescue(&self.session).await?;
         }
         self.judge();
-        if self.context.gate.room(1) > 0 {
+        if self.lanes.is_plentiful() {
+            self.lanes.more_in_ledger();
+        } else if self.context.gate.room(1) > 0 {
             self.scan().await?;
         }
         self.outfit.metrics.breaker(self.context.gate.breaker());

@@ -12,6 +12,8 @@
 
 use std::sync::Arc;
 
+use tokio_postgres::types::ToSql;
+
 use super::decide::{Decision, Opening, Terms, decide};
 use crate::config::Guard;
 use crate::ledger::work::{self, Read, Work, WorkError};
@@ -162,18 +164,18 @@ pub(super) async fn judge(
     let mut judged = Judged::Nothing;
     for row in &batches {
         let batch: i64 = row.get(0);
+        let mut after = String::new();
         loop {
-            let sql = "select employee_id from benefits.pending where batch = $1 and ending is null limit $2";
-            let rows =
-                session.query("find who is to be judged", sql, &[&batch, &JUDGE_MAX]).await.map_err(away)?;
+            let sql = "select employee_id from benefits.pending \
+                       where batch = $1 and ending is null and employee_id > $2 order by employee_id limit $3";
+            let params: &[&(dyn ToSql + Sync)] = &[&batch, &after, &JUDGE_MAX];
+            let rows = session.query("find who is to be judged", sql, params).await.map_err(away)?;
             if rows.is_empty() {
                 break;
             }
             let ids: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            after = ids.last().cloned().unwrap_or_default();
             let works = work::load_to_judge(session, ids).await?;
-            if works.is_empty() {
-                break;
-            }
             if works.iter().any(|work| work.rules_version > rules_version) {
                 return Ok(Judged::RulesAreStale);
             }

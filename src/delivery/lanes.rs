@@ -110,9 +110,19 @@ impl Lanes {
         !self.single.is_empty() || !self.bulk.is_empty()
     }
 
-    /// Whether the ledger may know of more who are due, and the lanes have run low; asking clears it.
-    pub fn wants_scan(&mut self) -> bool {
-        self.overflowed && self.bulk.len() < LANE_MAX / 4 && std::mem::take(&mut self.overflowed)
+    /// Whether the ledger may know of more who are due, and the lanes have run low.
+    pub fn wants_scan(&self) -> bool {
+        self.overflowed && !self.is_plentiful()
+    }
+
+    /// The ledger is asked.
+    pub fn scanned(&mut self) {
+        self.overflowed = false;
+    }
+
+    /// Whether so many wait in memory that the ledger need not be asked for more.
+    pub fn is_plentiful(&self) -> bool {
+        self.bulk.len() >= LANE_MAX / 4
     }
 
     /// The ledger has more than it named.
@@ -183,6 +193,7 @@ mod tests {
         assert!(!lanes.wants_scan(), "the lane is still full");
         lanes.take(LANE_MAX);
         assert!(lanes.wants_scan());
+        lanes.scanned();
         assert!(!lanes.wants_scan());
     }
 }

@@ -233,8 +233,8 @@ impl Marks {
                 ],
             )
             .await?;
-        // Perhaps a mass change: delivery looks for it.
-        marked.rescan |= i64::try_from(ids.len()).unwrap_or(i64::MAX) > i64::from(self.settings.guard.0);
+        // A mass change: delivery looks for it.
+        marked.rescan |= rows.iter().any(|row| row.get(1));
         name_due(marked, rows.iter().map(|row| row.get(0)));
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What attempts came to, recorded in batches: state, history, and the pending row cleared where nothing came in between.
 
+use std::collections::HashSet;
+
 use super::error::LedgerError;
 use super::session::Session;
 use crate::record::{FieldSet, Fingerprints};
@@ -87,6 +89,19 @@ pub struct Recorded {
 /// Records outcomes in one transaction. Those that are not in the answer had lost their claim: nothing is recorded for
 /// them, and whoever holds the claim now will do it.
 pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recorded>, LedgerError> {
+    let mut sorted: Vec<&Outcome> = outcomes.iter().collect();
+    sorted.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
+    let mut recorded = record_once(session, &sorted).await?;
+    if recorded.len() < sorted.len() {
+        // Marked again in the instant between the statement's snapshot and its lock; or the claim is lost indeed.
+        let known: HashSet<String> = recorded.iter().map(|recorded| recorded.employee_id.clone()).collect();
+        sorted.retain(|outcome| !known.contains(&outcome.employee_id));
+        recorded.extend(record_once(session, &sorted).await?);
+    }
+    Ok(recorded)
+}
+
+async fn record_once(session: &Session, outcomes: &[&Outcome]) -> Result<Vec<Recorded>, LedgerError> {
     let ids: Vec<&str> = outcomes.iter().map(|o| o.employee_id.as_str()).collect();
     let seqs: Vec<i64> = outcomes.iter().map(|o| o.seq).collect();
     let claims: Vec<Option<i64>> = outcomes.iter().map(|o| o.claim).collect();
@@ -159,9 +174,9 @@ struct Lines<'o> {
 }
 
 impl<'o> Lines<'o> {
-    fn of(outcomes: &'o [Outcome]) -> Self {
+    fn of(outcomes: &[&'o Outcome]) -> Self {
         let mut lines = Self::default();
-        for (outcome, line) in outcomes.iter().flat_map(|o| o.lines.iter().map(move |line| (o, line))) {
+        for (outcome, line) in outcomes.iter().flat_map(|o| o.lines.iter().map(move |line| (*o, line))) {
             lines.ids.push(&outcome.employee_id);
             lines.events.push(line.event);
             lines.fields.push(line.fields.bits());
@@ -187,6 +202,8 @@ pub struct Postponed {
 
 /// Gives claims back.
 pub async fn postpone(session: &Session, token: i64, postponed: &[Postponed]) -> Result<(), LedgerError> {
+    let mut postponed: Vec<&Postponed> = postponed.iter().collect();
+    postponed.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
     let ids: Vec<&str> = postponed.iter().map(|p| p.employee_id.as_str()).collect();
     let waits: Vec<f64> = postponed.iter().map(|p| p.wait_seconds).collect();
     let attempts: Vec<i32> = postponed.iter().map(|p| p.attempts).collect();

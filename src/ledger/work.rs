@@ -323,6 +323,8 @@ pub async fn write_intents(
     token: i64,
     intents: &[Intent],
 ) -> Result<Vec<String>, LedgerError> {
+    let mut intents: Vec<&Intent> = intents.iter().collect();
+    intents.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
     let ids: Vec<&str> = intents.iter().map(|i| i.employee_id.as_str()).collect();
     let loaded: Vec<i64> = intents.iter().map(|i| i.loaded_version).collect();
     let loaded_intent: Vec<Option<i64>> = intents.iter().map(|i| i.loaded_intent).collect();
