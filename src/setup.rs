@@ -31,6 +31,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, name: "domain", sql: include_str!("../sql/migrations/006_domain.sql") },
     Migration { version: 7, name: "reconcile", sql: include_str!("../sql/migrations/007_reconcile.sql") },
     Migration { version: 8, name: "status", sql: include_str!("../sql/migrations/008_status.sql") },
+    Migration { version: 10, name: "people", sql: include_str!("../sql/migrations/010_people.sql") },
     Migration {
         version: 11,
         name: "least_power",

@@ -93,6 +93,14 @@ select benefits.describe_source('hr.grade', affected => $$
     select job.employee_id from hr.job where job.is_primary and job.grade_id = any($1)
 $$);
 
+-- How people are found by name, and what they are called; nothing of it is stored.
+select benefits.describe_search($$
+    select
+        e.id as employee_id, concat_ws(' ', coalesce(e.known_as, e.forenames), e.surname) as name, e.forenames,
+        e.employee_number
+    from hr.employee as e
+$$);
+
 -- How this schema stores a Benefits Level, for "Assign Level".
 create or replace function benefits.set_level(employee_id text, level text) returns void
 language sql security definer

@@ -32,6 +32,7 @@ select jsonb_build_object(
     'fingerprint_check', encode(s.fingerprint_check, 'escape'),
     'has_started', exists (select from benefits.checkpoint),
     'roots', (select count(*) from benefits.source where is_root),
+    'has_search', s.search_query is not null,
     'has_set_level', to_regprocedure('benefits.set_level(text, text)') is not null,
     'query_columns_gone', array(
         select format('%I.%I.%I', q.table_schema, q.table_name, q.column_name)
@@ -58,7 +59,7 @@ select jsonb_build_object(
             'publishes_all', p.pubinsert and p.pubupdate and p.pubdelete,
             'via_root', p.pubviaroot,
             'tables_of_ours_missing', array(
-                select o.name from unnest(array['request', 'description', 'picklist_value', 'level_package']) as o (name)
+                select o.name from unnest(array['request', 'failed', 'description', 'picklist_value', 'level_package']) as o (name)
                 where not exists (select from published as t where t.schemaname = 'benefits' and t.tablename = o.name)
             ),
             'tables_not_described', array(

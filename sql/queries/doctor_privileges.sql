@@ -55,7 +55,7 @@ select jsonb_build_object(
         select format('grant execute on function %s to benefits_service', o.name)
         from ours as o
         where (
-            o.proname like 'read\_%' or o.proname in ('find_in_roster', 'replication_status', 'oldest_transactions', 'explain_record')
+            o.proname like 'read\_%' or o.proname in ('find_in_roster', 'replication_status', 'oldest_transactions', 'explain_record', 'explain_search')
         ) and not has_function_privilege(o.oid, 'execute')
         union all
         select 'grant usage on sequence benefits.claim_token to benefits_service'

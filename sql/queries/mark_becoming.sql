@@ -1,17 +1,29 @@
--- Marks synced employees whose dated rows begin or end on days up to today that have not been marked yet, and notes today.
--- One instance does it: the others find the day noted. The first start has nothing to make up.
+-- Marks synced employees whose dated rows begin or end on days up to today, or at instants up to now, that have not been
+-- marked yet, and notes both. One instance does it: the others find it noted. The first start has nothing to make up.
+-- $1 $2 the guard's minimum and fraction.
 with turn as materialized (
-    select s.clock_on, benefits.today() as today from benefits.site as s for update
+    select s.clock_on, s.clock_at, s.has_instants, benefits.today() as today, clock_timestamp() as now
+    from benefits.site as s
+    for update
 ),
 noted as (
-    update benefits.site as s set clock_on = t.today from turn as t where s.clock_on is null or s.clock_on < t.today
+    update benefits.site as s
+    set clock_on = greatest(s.clock_on, t.today), clock_at = case when t.has_instants then t.now else s.clock_at end
+    from turn as t
+),
+becoming as (
+    select b.employee_id
+    from turn as t cross join lateral benefits.read_becoming(t.clock_on + 1, t.today) as b
+    where t.clock_on < t.today
+    union
+    select b.employee_id
+    from turn as t cross join lateral benefits.read_instants(t.clock_at, t.now) as b
+    where t.has_instants and t.clock_at < t.now
 ),
 due as materialized (
-    select distinct e.employee_id
-    from turn as t
-    cross join lateral benefits.read_becoming(t.clock_on + 1, t.today) as b
+    select e.employee_id
+    from becoming as b
     inner join benefits.enrolment as e on e.employee_id = b.employee_id and e.transferred_to is null
-    where t.clock_on < t.today
 ),
 mass as materialized (
     insert into benefits.mass_change (complete)

@@ -66,6 +66,9 @@ pub enum ClusterError {
         /// What it and the server's log said last.
         output: String,
     },
+    /// The port that was asked for is somebody else's.
+    #[error("port {0} of 127.0.0.1 is taken: choose another")]
+    PortTaken(u16),
     /// A file or directory of the cluster's could not be made or read.
     #[error("cannot use {path}")]
     File {
@@ -100,6 +103,8 @@ pub struct ClusterOptions {
     pub copy_of: Option<String>,
     /// Listen on TCP; else on the Unix socket alone.
     pub tcp: bool,
+    /// Which port; else any free one.
+    pub port: Option<u16>,
     /// Whether writes reach the disk before they count.
     pub fsync: bool,
     /// Leave the server running when the cluster is dropped or this process ends; somebody else sees to it.
@@ -117,6 +122,7 @@ impl ClusterOptions {
             initdb: Vec::new(),
             copy_of: None,
             tcp: true,
+            port: None,
             fsync: true,
             detached: false,
         }
@@ -176,23 +182,26 @@ impl Cluster {
             server: Arc::new(Server {
                 binaries: options.binaries.clone(),
                 directory,
-                port: free_port()?,
+                port: options.port.map_or_else(free_port, Ok)?,
                 tcp: options.tcp,
             }),
             supervisor: Some(supervisor),
         };
         cluster.server.initialise(options)?;
-        cluster.first_start()?;
+        cluster.first_start(options.port)?;
         if options.detached {
             cluster.release();
         }
         Ok(cluster)
     }
 
-    fn first_start(&mut self) -> Result<(), ClusterError> {
+    fn first_start(&mut self, wanted: Option<u16>) -> Result<(), ClusterError> {
         for _ in 1..PORT_ATTEMPTS {
             match self.server.start() {
                 Err(ClusterError::Failed { output, .. }) if output.contains("could not bind") => {
+                    if let Some(port) = wanted {
+                        return Err(ClusterError::PortTaken(port));
+                    }
                     let (binaries, directory) = (self.server.binaries.clone(), self.server.directory.clone());
                     let (port, tcp) = (free_port()?, self.server.tcp);
                     self.server = Arc::new(Server { binaries, directory, port, tcp });

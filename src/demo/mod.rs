@@ -20,6 +20,7 @@ pub mod show;
 pub mod terminal;
 pub mod verdict;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::civil::Date;
@@ -43,6 +44,7 @@ Examples:
   benefits-sync demo
   benefits-sync demo --employees 20000 --edits-per-second 100 --for 1m
   benefits-sync demo --seed 7 --postgres 15
+  benefits-sync demo --stay --port 54320 --config demo.toml     for the README's tutorial, in psql
 
 Nothing outlives it: the PostgreSQL server and the platform are of its own, on free ports of 127.0.0.1. Ctrl-C ends the
 edits early and shows the summary; a second one ends at once.
@@ -67,6 +69,15 @@ pub struct Args {
     /// PostgreSQL's major version, 15 to 18. Default: the newest that has been fetched.
     #[arg(long, value_name = "MAJOR", value_parser = clap::value_parser!(u32).range(15..=18))]
     pub postgres: Option<u32>,
+    /// Sync nobody and edit nothing: leave that to you, in psql, until Ctrl-C.
+    #[arg(long)]
+    pub stay: bool,
+    /// PostgreSQL's port on 127.0.0.1. Default: any free one.
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Write the configuration that it runs with to this file, for status, doctor and preview; removed at the end.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// The stage could not be set.
@@ -110,7 +121,9 @@ impl Stage {
             Some(major) => Binaries::find(major),
             None => Binaries::newest(),
         };
-        let cluster = Cluster::start(ClusterOptions::new(binaries.map_err(ClusterError::from)?)).await?;
+        let options =
+            ClusterOptions { port: args.port, ..ClusterOptions::new(binaries.map_err(ClusterError::from)?) };
+        let cluster = Cluster::start(options).await?;
         let admin = connect(&cluster.url("postgres")).await?;
         admin.batch_execute(&format!("create database {DATABASE}")).await?;
         let url = cluster.url(DATABASE);
@@ -155,7 +168,7 @@ mod tests {
 
     #[test]
     fn options_out_of_range_are_refused() {
-        for option in ["--employees=0", "--edits-per-second=0", "--for=soon", "--postgres=14"] {
+        for option in ["--employees=0", "--edits-per-second=0", "--for=soon", "--postgres=14", "--port=0x"] {
             assert!(Line::try_parse_from(["demo", option]).is_err(), "{option}");
         }
     }

@@ -3,9 +3,11 @@
 //! The pipeline is the real one, in this process, under the two logins that a site would give it. What is shown comes from
 //! the ledger's history; what is found at the end does not: see [`super::verdict`].
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use jiff::civil::{Date, date};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
@@ -23,6 +25,8 @@ use crate::{pipeline, setup};
 
 /// The site's time zone.
 const TIME_ZONE: &str = "Europe/London";
+/// With `--stay` the seed alone makes the people, whatever the day: the README's tutorial knows them.
+const PEOPLE_ON: Date = date(2026, 11, 1);
 /// Which email the demo's site sends.
 const EMAIL: EmailSource = EmailSource::Work;
 /// Of those that are synced, one in so many has registered at Benefits already.
@@ -44,7 +48,11 @@ type Out = Terminal<std::io::Stdout>;
 pub async fn run(args: &Args, stop: CancellationToken, bar: Bar) -> anyhow::Result<bool> {
     let mut out = Terminal::stdout(bar);
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let today = jiff::Timestamp::now().in_tz(TIME_ZONE).context("there is no Europe/London")?.date();
+    let today = if args.stay {
+        PEOPLE_ON
+    } else {
+        jiff::Timestamp::now().in_tz(TIME_ZONE).context("there is no Europe/London")?.date()
+    };
     out.step(&format!("Starting PostgreSQL and hiring {} employees (--seed {seed})", args.employees))?;
     let stage = Stage::set(args, seed, today).await?;
     out.step(&format!("PostgreSQL {} listens at {}", stage.cluster.binaries().major(), stage.url))?;
@@ -52,12 +60,17 @@ pub async fn run(args: &Args, stop: CancellationToken, bar: Bar) -> anyhow::Resu
     let ids = to_sync(&hr).await?;
     let sandbox = platform(&hr, &ids, seed).await?;
     out.step(&format!("A Benefits platform listens at {}", sandbox.base_url()))?;
-    let config = config(&stage, &sandbox)?;
+    let (config, written) = config(&stage, &sandbox, args)?;
     setup::apply(&Target::parse(&stage.url)?, &config).await?;
     hr.batch_execute(DESCRIPTION).await.context("cannot describe the HR schema")?;
     out.step(&format!("benefits-sync is set up and runs; metrics at http://{}/metrics", config.http.listen))?;
     let mut show = Show { running: Running::start(config), hr, sandbox, out, stop };
     show.ready().await?;
+    if args.stay {
+        show.stay(&stage, written.as_ref()).await?;
+        show.running.stop().await?;
+        return Ok(true);
+    }
     show.first_sync(&ids).await?;
     let client = connect(&stage.url).await?;
     let loaded = i64::try_from(stage.loaded.employees).unwrap_or(i64::MAX);
@@ -92,33 +105,30 @@ async fn platform(hr: &Client, ids: &[String], seed: u64) -> anyhow::Result<Runn
     sandbox.start_here().await.context("the simulated platform cannot listen")
 }
 
-/// As a site would have it, under the two logins that `setup` makes. HR's edits may end anybody's employment here.
-fn config(stage: &Stage, sandbox: &RunningSandbox) -> anyhow::Result<Config> {
+/// A file that goes when this does.
+struct Written(PathBuf);
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        // Somebody who has removed it already is as well.
+        drop(std::fs::remove_file(&self.0));
+    }
+}
+
+/// As a site would have it, under the two logins that `setup` makes. The demo's own edits may end anybody's employment;
+/// a person's are guarded as they would be at a site.
+fn config(stage: &Stage, sandbox: &RunningSandbox, args: &Args) -> anyhow::Result<(Config, Option<Written>)> {
     // The cluster's directory goes when the cluster does.
     let directory = stage.cluster.directory();
     let token = directory.join("token");
     std::fs::write(&token, SandboxOptions::default().token).context("cannot write the token")?;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?;
+    let guard = if args.stay { "" } else { "[guard]\nfraction = 1.0\nminimum = 1000000\n" };
     let text = format!(
-        r#"
-        [database]
-        url = "{service}"
-        replication_url = "{reader}"
-        [ledger]
-        fingerprint_key_file = '{key}'
-        [benefits]
-        platform_id = "{platform}"
-        base_url = "{base_url}"
-        token_file = '{token}'
-        email_source = "work"
-        [guard]
-        fraction = 1.0
-        minimum = 1000000
-        [reconcile]
-        time_zone = "{TIME_ZONE}"
-        [http]
-        listen = "{free}"
-        "#,
+        "[database]\nurl = \"{service}\"\nreplication_url = \"{reader}\"\n\
+         [ledger]\nfingerprint_key_file = '{key}'\n\
+         [benefits]\nplatform_id = \"{platform}\"\nbase_url = \"{base_url}\"\ntoken_file = '{token}'\n\
+         email_source = \"work\"\n{guard}[reconcile]\ntime_zone = \"{TIME_ZONE}\"\n[http]\nlisten = \"{free}\"\n",
         service = stage.cluster.url_as("benefits_service", super::DATABASE),
         reader = stage.cluster.url_as("benefits_reader", super::DATABASE),
         key = directory.join("key").display(),
@@ -126,7 +136,15 @@ fn config(stage: &Stage, sandbox: &RunningSandbox) -> anyhow::Result<Config> {
         base_url = sandbox.base_url(),
         token = token.display(),
     );
-    Ok(Config::parse(&text, "the demo's configuration", [])?)
+    let config = Config::parse(&text, "the demo's configuration", [])?;
+    let written = match &args.config {
+        None => None,
+        Some(path) => {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Some(Written(path.clone()))
+        }
+    };
+    Ok((config, written))
 }
 
 /// The pipeline, in this process.
@@ -185,6 +203,22 @@ impl Show {
                 bail!("the pipeline reads no stream after {READY_MAX:?}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Leaves everything to a person in psql, until stopped.
+    async fn stay(&mut self, stage: &Stage, config: Option<&Written>) -> anyhow::Result<()> {
+        self.out.step("Yours until Ctrl-C: nobody is synced yet. In another terminal:")?;
+        self.out.line(&format!("psql {}", stage.url))?;
+        let fetched = stage.cluster.binaries();
+        self.out.line(&format!("(without one of your own: {})", fetched.path("psql").display()))?;
+        if let Some(Written(path)) = config {
+            self.out.line(&format!("benefits-sync status --config {}", path.display()))?;
+        }
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        while self.stop.run_until_cancelled(look.tick()).await.is_some() {
+            self.running.check().await?;
         }
         Ok(())
     }

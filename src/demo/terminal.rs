@@ -131,6 +131,11 @@ impl<W: Write> Terminal<W> {
         writeln!(self.out, "{mark} {text}")
     }
 
+    /// A line under a step, to be copied.
+    pub fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.out, "    {text}")
+    }
+
     /// The first sync, `done` of `all`. The last call, with `done == all`, takes the bar away.
     pub fn progress(&mut self, done: u64, all: u64) -> io::Result<()> {
         if self.colour {

@@ -21,6 +21,7 @@ pub(super) struct Facts {
     pub(super) fingerprint_check: Option<String>,
     pub(super) has_started: bool,
     roots: i64,
+    pub(super) has_search: bool,
     has_set_level: bool,
     query_columns_gone: Vec<String>,
     tables_not_described: Vec<String>,

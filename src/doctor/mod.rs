@@ -208,6 +208,7 @@ async fn examine(
         && !failed("privileges.service")
     {
         checks.extend(plan::check(session).await);
+        checks.push(plan::search(session, described.has_search).await);
     }
     let told = |id| checks.iter().any(|check| check.id == id && check.level == Level::Failed);
     if told("privileges.reader") || told("server.wal_senders") {

@@ -50,6 +50,25 @@ pub(super) async fn check(session: &Session) -> Vec<Check> {
     vec![ok, Check::failed(id, format!("reading one employee scans the whole of {text}"), remedy)]
 }
 
+/// Whether people can be found by name, where the site has described how.
+pub(super) async fn search(session: &Session, is_described: bool) -> Check {
+    let id = "description.search";
+    if !is_described {
+        return Check::ok(
+            id,
+            "names are not described (benefits.describe_search): people are found by id alone",
+        );
+    }
+    match session.query("explain the search", "select benefits.explain_search()", &[]).await {
+        Ok(_) => Check::ok(id, "people can be found by name"),
+        Err(error) => Check::warning(
+            id,
+            format!("the search query does not work any more: {error}"),
+            "select benefits.describe_search($$ ... $$);   with what HR has now, or null to do without",
+        ),
+    }
+}
+
 /// Tables, by schema and name, that a plan scans from end to end.
 fn scans(plan: &Value, tables: &mut BTreeSet<(String, String)>) {
     match plan {

@@ -1,9 +1,10 @@
 //! The clock: what comes with time and not with a save.
 //!
-//! At the site's midnight the dated rows that begin or end with the day mark their employees: nobody has saved anything, so
-//! the stream is silent. The ledger notes the last day that was marked, so that any number of instances mark a day once, and
-//! a midnight without one is made up at the next start. How long it is to midnight is PostgreSQL's word: its clock and its
-//! zone rules are those that `benefits.today()` follows, across daylight saving. The history's partitions are kept here, too.
+//! At the site's midnight the dated rows that begin or end with the day mark their employees, and rows with a time of day do
+//! so at their instant: nobody has saved anything, so the stream is silent. The ledger notes the last day and instant that
+//! were marked, so that any number of instances mark once, and what comes without one running is made up at the next start.
+//! How long it is to midnight is PostgreSQL's word: its clock and its zone rules are those that `benefits.today()` and
+//! `benefits.now()` follow, across daylight saving. The history's partitions are kept here, too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,10 @@ use crate::postgres::Target;
 
 /// The longest pause: a clock that was put forward, or a machine that slept, is noticed within it.
 const PAUSE_MAX: Duration = Duration::from_mins(5);
+/// The same where rows become current at instants: one that is saved later than this before its own may be so much late.
+const SOON: Duration = Duration::from_secs(10);
+/// How long after an instant the clock looks.
+const BEHIND: Duration = Duration::from_millis(20);
 /// The pause while PostgreSQL is away.
 const AWAY: Duration = Duration::from_secs(5);
 
@@ -50,7 +55,7 @@ pub(super) async fn run(
     }
 }
 
-/// Marks for today, unless that is done; how long to wait.
+/// Marks whose rows have become current, where there are any; how long to wait.
 async fn look(
     session: &Session,
     config: &Config,
@@ -58,24 +63,87 @@ async fn look(
 ) -> Result<Duration, LedgerError> {
     let described = "select to_regprocedure('benefits.read_becoming(date, date)') is not null";
     let rows = session.query("look for dated sources", described, &[]).await?;
-    if rows.first().is_some_and(|row| row.get(0)) {
+    let pause = if rows.first().is_some_and(|row| row.get(0)) {
+        mark(session, config, notify).await?
+    } else {
+        PAUSE_MAX
+    };
+    let months = i32::try_from(config.ledger.history_months).unwrap_or(i32::MAX);
+    session.execute("keep the history's months", "select benefits.keep_history($1)", &[&months]).await?;
+    Ok(pause)
+}
+
+async fn mark(
+    session: &Session,
+    config: &Config,
+    notify: &mpsc::Sender<Notice>,
+) -> Result<Duration, LedgerError> {
+    let mut next = see(session).await?;
+    if next.is_due {
         let minimum = i32::try_from(config.guard.minimum).unwrap_or(i32::MAX);
         let sql = include_str!("../../sql/queries/mark_becoming.sql");
         let rows =
             session.query("mark whose rows become current", sql, &[&minimum, &config.guard.fraction]).await?;
         if !rows.is_empty() {
-            tracing::info!(employees = rows.len(), "dated rows became current at midnight");
+            tracing::info!(employees = rows.len(), "dated rows became current");
             // A dispatcher that is behind finds them by its scan.
             drop(notify.try_send(Notice::Marked { employees: Vec::new(), rescan: true }));
         }
+        // That may have taken a while.
+        next = see(session).await?;
     }
-    let months = i32::try_from(config.ledger.history_months).unwrap_or(i32::MAX);
-    session.execute("keep the history's months", "select benefits.keep_history($1)", &[&months]).await?;
-    let sql = "select extract(epoch from benefits.until_midnight(clock_timestamp()))::float8";
-    let rows = session.query("ask how long it is to midnight", sql, &[]).await?;
-    let seconds = rows.first().map_or(0.0, |row| row.get::<_, f64>(0));
-    // A moment behind midnight rather than a moment before it.
-    let pause =
-        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(PAUSE_MAX) + Duration::from_millis(20);
-    Ok(pause.min(PAUSE_MAX))
+    Ok(next.pause())
+}
+
+/// What PostgreSQL's clock says.
+struct Next {
+    /// Rows have become current and are not marked yet.
+    is_due: bool,
+    to_midnight: Duration,
+    /// Within [`SOON`].
+    to_instant: Option<Duration>,
+    has_instants: bool,
+}
+
+impl Next {
+    fn pause(&self) -> Duration {
+        let longest = if self.has_instants { SOON } else { PAUSE_MAX };
+        // A moment behind midnight rather than a moment before it.
+        let next = self.to_instant.map_or(self.to_midnight, |to| to.min(self.to_midnight)) + BEHIND;
+        next.min(longest)
+    }
+}
+
+async fn see(session: &Session) -> Result<Next, LedgerError> {
+    let sql = include_str!("../../sql/queries/look_at_clock.sql");
+    let rows = session.query("look at the clock", sql, &[&SOON.as_secs_f64()]).await?;
+    let row = rows.first().ok_or_else(|| LedgerError::Unexpected("benefits.site is empty".to_owned()))?;
+    let seconds =
+        |seconds: f64| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(PAUSE_MAX).min(PAUSE_MAX);
+    Ok(Next {
+        is_due: row.get("is_due"),
+        to_midnight: seconds(row.get("to_midnight")),
+        to_instant: row.get::<_, Option<f64>>("to_next").map(seconds),
+        has_instants: row.get("has_instants"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(to_midnight: u64, to_instant: Option<u64>, has_instants: bool) -> Duration {
+        let to_instant = to_instant.map(Duration::from_secs);
+        let to_midnight = Duration::from_secs(to_midnight);
+        Next { is_due: false, to_midnight, to_instant, has_instants }.pause()
+    }
+
+    #[test]
+    fn the_clock_wakes_a_moment_after_midnight_or_an_instant_and_looks_often_only_where_there_are_instants() {
+        assert_eq!(next(4_000, None, false), PAUSE_MAX);
+        assert_eq!(next(20, None, false), Duration::from_secs(20) + BEHIND);
+        assert_eq!(next(4_000, None, true), SOON);
+        assert_eq!(next(4_000, Some(3), true), Duration::from_secs(3) + BEHIND);
+        assert_eq!(next(2, Some(3), true), Duration::from_secs(2) + BEHIND);
+    }
 }

@@ -13,9 +13,9 @@ use crate::metrics::Metrics;
 use crate::postgres::Target;
 
 /// Between two looks at who has a transaction open.
-const EVERY: Duration = Duration::from_millis(200);
+const EVERY: Duration = Duration::from_millis(50);
 /// Such looks between two at everything else.
-const SLOT_EVERY: u32 = 25;
+const SLOT_EVERY: u32 = 100;
 /// Such looks between two counts of all employees, which cost more.
 const COUNT_EVERY: u32 = 6 * SLOT_EVERY;
 /// What "lately" is for the WAL's rate.

@@ -67,6 +67,9 @@ async fn the_stage_is_set_with_the_newest_server() {
         length: Duration::from_secs(1),
         seed: None,
         postgres: None,
+        stay: false,
+        port: None,
+        config: None,
     };
     let stage = Stage::set(&args, 4, TODAY).await.unwrap();
     let client = demo::connect(&stage.url).await.unwrap();

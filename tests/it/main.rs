@@ -53,4 +53,5 @@ mod slot;
 mod status;
 mod stream_faults;
 mod systemd;
+mod tutorial;
 mod unequal;

@@ -33,6 +33,7 @@ const CONTENT: &str = concat!(
     include_str!("../../../sql/migrations/006_domain.sql"),
     include_str!("../../../sql/migrations/008_status.sql"),
     include_str!("../../../sql/migrations/007_reconcile.sql"),
+    include_str!("../../../sql/migrations/010_people.sql"),
     include_str!("../../../sql/migrations/011_least_power.sql"),
     include_str!("../../../sql/migrations/012_pace.sql"),
     include_str!("../../../sql/demo/schema.sql"),
