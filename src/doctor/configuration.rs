@@ -23,7 +23,9 @@ fn is_open(path: &Path) -> bool {
 fn secrets(config: &Config) -> Check {
     let id = "configuration.secrets";
     let oauth = config.benefits.oauth.as_ref().map(|oauth| &oauth.client_secret_file);
-    let files = [config.database.password_file.as_ref(), config.benefits.token_file.as_ref(), oauth];
+    let database = &config.database;
+    let (service, reader) = (database.password_file.as_ref(), database.replication_password_file.as_ref());
+    let files = [service, reader, config.benefits.token_file.as_ref(), oauth];
     let files: Vec<_> = files.into_iter().flatten().map(|file| file.as_path()).collect();
     if let Some(missing) = files.iter().find(|file| std::fs::File::open(file).is_err()) {
         return Check::failed(

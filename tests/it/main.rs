@@ -55,3 +55,4 @@ mod stream_faults;
 mod systemd;
 mod tutorial;
 mod unequal;
+mod walk;
