@@ -213,8 +213,8 @@ pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, Set
     let session = Session::connect(admin, "benefits-sync setup").await?;
     let applied = applied(&session).await?;
     let asked = |source| SetupError::Step { step: "look at what is there".to_owned(), source };
-    let sql = "select r.name, r.options from unnest($1::text[], $2::text[]) as r (name, options) \
-               where not exists (select from pg_roles as k where k.rolname = r.name)";
+    let sql = "select r.name, r.options from unnest($1::text[], $2::text[]) with ordinality as r (name, options, n) \
+               where not exists (select from pg_roles as k where k.rolname = r.name) order by r.n";
     let (names, options): (Vec<&str>, Vec<&str>) = ROLE_OPTIONS.iter().copied().unzip();
     let rows = session.query("look for roles", sql, &[&names, &options]).await.map_err(asked)?;
     let mut changes: Vec<String> = rows

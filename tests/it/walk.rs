@@ -169,7 +169,8 @@ impl Walk {
     fn here(&self, text: &str) -> String {
         let root = self.root.path().display().to_string();
         let server = format!("localhost:{}", self.cluster.port());
-        text.replace("db.example:5432", &server)
+        text.replace("platform acme", &format!("platform {}", self.platform_id))
+            .replace("db.example:5432", &server)
             .replace("db.example", &server)
             .replace("/etc/benefits-sync", &format!("{root}/etc"))
             .replace("/var/lib/benefits-sync", &format!("{root}/var"))
