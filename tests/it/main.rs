@@ -38,6 +38,7 @@ mod large;
 mod ledger_races;
 mod main_job;
 mod metrics;
+mod metrics_live;
 mod platform_faults;
 mod preview;
 mod privacy;
