@@ -26,7 +26,7 @@ fn secrets(config: &Config) -> Check {
     let database = &config.database;
     let (service, reader) = (database.password_file.as_ref(), database.replication_password_file.as_ref());
     let files = [service, reader, config.benefits.token_file.as_ref(), oauth];
-    let files: Vec<_> = files.into_iter().flatten().map(|file| file.as_path()).collect();
+    let files: Vec<_> = files.into_iter().flatten().map(std::path::PathBuf::as_path).collect();
     if let Some(missing) = files.iter().find(|file| std::fs::File::open(file).is_err()) {
         return Check::failed(
             id,

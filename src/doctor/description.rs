@@ -12,6 +12,7 @@ pub(super) const SMALL_TABLE_ROWS: i64 = 1_000;
 
 /// See `sql/queries/doctor_description.sql`.
 #[derive(Debug, Clone, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 pub(super) struct Facts {
     versions: Vec<i32>,
     pub(super) is_described: bool,

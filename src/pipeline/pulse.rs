@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a task may take to turn over. Longer than any statement of ours may take (90 s), which is the longest wait of all.
-pub const TURNS_OVER_MAX: Duration = Duration::from_secs(120);
+pub const TURNS_OVER_MAX: Duration = Duration::from_mins(2);
 
 /// The tasks that are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

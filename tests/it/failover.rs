@@ -62,7 +62,7 @@ impl Pair {
         .await;
     }
 
-    /// Waits until the standby's copy of the slot would survive a promotion. It is temporary until the slot's restart_lsn
+    /// Waits until the standby's copy of the slot would survive a promotion. It is temporary until the slot's `restart_lsn`
     /// has passed where the standby was when it made the copy, so HR has to go on meanwhile, and the server's own snapshots,
     /// of which it otherwise writes one in fifteen seconds.
     async fn slot_is_synced(&self) {

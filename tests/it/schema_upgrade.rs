@@ -64,7 +64,7 @@ fn migrations_since_the_first_release_only_add() {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        let number: u32 = name[..3].parse().unwrap();
+        let number: u32 = name.split('_').next().unwrap().parse().unwrap();
         seen += 1;
         if number <= FIRST_RELEASE {
             continue;

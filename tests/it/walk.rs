@@ -126,7 +126,7 @@ impl Walk {
         write(&self.path("etc/describe.sql"), demo::DESCRIPTION, 0o644);
         let library = self.cluster.binaries().path("psql").parent().unwrap().with_file_name("lib");
         let tool = |name: &str, text: &str| {
-            write(&self.path("bin").join(name), &format!("#!/bin/sh\n{text}\n"), 0o755)
+            write(&self.path("bin").join(name), &format!("#!/bin/sh\n{text}\n"), 0o755);
         };
         tool("benefits-sync", &format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_benefits-sync")));
         let psql = self.cluster.binaries().path("psql");
@@ -187,10 +187,10 @@ impl Walk {
             };
             match step.prompt {
                 Prompt::Shell if step.typed.starts_with("cd ") => {
-                    assert_eq!(step.typed, format!("cd {}", self.path("etc").display()))
+                    assert_eq!(step.typed, format!("cd {}", self.path("etc").display()));
                 }
                 Prompt::Shell if step.typed.starts_with("psql ") => {
-                    self.psql = Some(Psql::start(self.shell(&step.typed)))
+                    self.psql = Some(Psql::start(self.shell(&step.typed)));
                 }
                 Prompt::Shell => {
                     let again = LOOKS.iter().any(|look| step.typed.contains(look));

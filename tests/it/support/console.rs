@@ -33,7 +33,7 @@ pub fn section<'t>(readme: &'t str, heading: &str) -> &'t str {
         .unwrap_or_else(|| panic!("the README has no section {heading}"));
     let level = heading.bytes().take_while(|byte| *byte == b'#').count();
     let ends = (2..=level).filter_map(|level| text.find(&format!("\n{} ", "#".repeat(level))));
-    &text[..ends.min().unwrap_or(text.len())]
+    text.split_at(ends.min().unwrap_or(text.len())).0
 }
 
 /// The steps of a section.
