@@ -98,7 +98,7 @@ impl Metrics {
                     "When the gauges of slot, employees and pending were last read from PostgreSQL, in Unix time.",
                 )?,
             )?,
-            stuck: gauge(r, "stuck_employees", "Employees whose change was tried five times or more without an answer.")?,
+            stuck: gauge(r, "stuck_employees", "Employees in progress for 15 minutes without any progress; who is held is not.")?,
             row_changes: counters(r, "row_changes_total", "Row changes read from the WAL, by what was decided.", "decision")?,
             commits: keep(r, IntCounter::new("commits_total", "Committed transactions read from the WAL.")?)?,
             invisible_seconds: keep(

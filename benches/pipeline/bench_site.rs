@@ -66,6 +66,7 @@ pub struct Cost {
     wal_bytes: f64,
     fsyncs: f64,
     statements: f64,
+    server_cpu_micros: f64,
     cpu_micros: f64,
     rss_mb: f64,
 }
@@ -74,8 +75,14 @@ impl std::fmt::Display for Cost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "an update costs {:.0} WAL bytes, {:.3} WAL syncs, {:.3} commits, {:.0} µs of our CPU; RSS {:.0} MB",
-            self.wal_bytes, self.fsyncs, self.statements, self.cpu_micros, self.rss_mb
+            "an update costs {:.0} WAL bytes, {:.3} WAL syncs, {:.3} commits, {:.0} µs of our CPU, {:.0} µs of \
+             PostgreSQL's; RSS {:.0} MB",
+            self.wal_bytes,
+            self.fsyncs,
+            self.statements,
+            self.cpu_micros,
+            self.server_cpu_micros,
+            self.rss_mb
         )
     }
 }
@@ -88,6 +95,7 @@ impl Cost {
             fsyncs: (self.fsyncs - before.fsyncs) / updates,
             statements: (self.statements - before.statements) / updates,
             cpu_micros: cpu_seconds * 1e6 / updates,
+            server_cpu_micros: (self.server_cpu_micros - before.server_cpu_micros) / updates,
             rss_mb,
         }
     }
@@ -249,7 +257,32 @@ impl BenchSite {
                    (select coalesce(sum(fsyncs), 0) from pg_stat_io where object = 'wal')::float8, \
                    (select xact_commit from pg_stat_database where datname = current_database())::float8";
         let row = self.client.query_one(sql, &[]).await.unwrap();
-        Cost { wal_bytes: row.get(0), fsyncs: row.get(1), statements: row.get(2), ..Cost::default() }
+        Cost {
+            wal_bytes: row.get(0),
+            fsyncs: row.get(1),
+            statements: row.get(2),
+            server_cpu_micros: self.server_cpu_micros().await,
+            ..Cost::default()
+        }
+    }
+
+    /// CPU time of all of PostgreSQL's processes, those that have ended included.
+    async fn server_cpu_micros(&self) -> f64 {
+        let own: i32 = self.client.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
+        let postmaster = stat_of(&own.to_string()).unwrap()[1];
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        let ids = processes
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|id| id.parse::<u32>().is_ok());
+        let ticks: f64 = ids
+            .filter_map(|id| {
+                let stat = stat_of(&id)?;
+                let is_server = id.parse::<f64>().ok()? == postmaster;
+                let ended = if is_server { stat[13] + stat[14] } else { 0.0 };
+                (is_server || stat[1] == postmaster).then(|| stat[11] + stat[12] + ended)
+            })
+            .sum();
+        ticks * 10_000.0
     }
 
     /// The time of a commit that waits for the disk.
@@ -273,10 +306,8 @@ pub struct Process {
 impl Process {
     /// User and system time so far.
     pub fn cpu_seconds(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let after = stat.rsplit(')').next().unwrap();
-        let ticks: f64 = after.split_whitespace().skip(11).take(2).map(|t| t.parse::<f64>().unwrap()).sum();
-        ticks / 100.0
+        let stat = stat_of(&self.child.id().to_string()).unwrap();
+        (stat[11] + stat[12]) / 100.0
     }
 
     pub fn rss_max_mb(&self) -> f64 {
@@ -297,6 +328,14 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The fields of `/proc/ID/stat` from the state on, as numbers: the parent at 1, user and system time at 11 and 12, those of
+/// children that have ended at 13 and 14.
+fn stat_of(id: &str) -> Option<Vec<f64>> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    let after = stat.rsplit(')').next()?;
+    Some(after.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
 }
 
 pub fn median(values: &mut [f64]) -> f64 {

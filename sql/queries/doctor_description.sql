@@ -105,6 +105,27 @@ select jsonb_build_object(
                 inner join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
                 where i.indrelid = d.now and i.indisvalid and a.attname = d.employee_key
             ),
+            'effective_from', d.effective_from,
+            -- Looked for every few seconds: by an index that begins with the column, or GiST on a range.
+            'instants', (
+                select case
+                    when y.typname in ('timestamp', 'timestamptz') then 'btree'
+                    when y.typname in ('tsrange', 'tstzrange') then 'gist'
+                end
+                from pg_attribute as a
+                inner join pg_type as t on t.oid = a.atttypid
+                inner join pg_type as y on y.oid = case when t.typtype = 'd' then t.typbasetype else t.oid end
+                where a.attrelid = d.now and a.attname = d.effective_from and d.employee_key is not null
+            ),
+            'instants_indexed', exists (
+                select from pg_index as i
+                inner join pg_class as x on x.oid = i.indexrelid
+                inner join pg_am as m on m.oid = x.relam
+                inner join pg_attribute as a on a.attrelid = d.now and a.attname = d.effective_from
+                where i.indrelid = d.now and i.indisvalid and (
+                    (m.amname = 'btree' and i.indkey[0] = a.attnum) or (m.amname = 'gist' and a.attnum = any (i.indkey))
+                )
+            ),
             -- Before the first analyze the number of rows is -1: pages tell enough then.
             'rows', coalesce(greatest(c.reltuples::bigint, c.relpages::bigint * 10, 0), 0),
             'is_published', exists (

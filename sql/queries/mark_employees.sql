@@ -1,7 +1,7 @@
 -- Marks synced employees as perhaps out of step, and moves the checkpoint: one statement, one flush.
 -- $1 ids, sorted; $2 $3 first and last commit time of the changes; $4 cause; $5 bulk; $6 settle seconds; $7 checkpoint LSN;
 -- $8 $9 the guard's minimum and fraction: more than that at once is a mass change, judged whole before it ends anybody;
--- $10 whose transaction it was, where that is known.
+-- $10 whose transaction it was, where that is known; $11 what the platform holds is not known: everything is sent.
 with moved as (
     update benefits.checkpoint set lsn = $7::pg_lsn where lsn < $7::pg_lsn
 ),
@@ -23,9 +23,9 @@ mass as materialized (
     returning batch
 )
 insert into benefits.pending as p
-    (employee_id, cause, bulk, pending_since, changed_at, last_changed_at, not_before, batch)
+    (employee_id, cause, bulk, in_full, pending_since, changed_at, last_changed_at, not_before, batch)
 select
-    m.employee_id, $4::text, $5::boolean, clock_timestamp(), m.changed_at, m.last_changed_at,
+    m.employee_id, $4::text, $5::boolean, $11::boolean, clock_timestamp(), m.changed_at, m.last_changed_at,
     case when $6::float8 > 0 then clock_timestamp() + make_interval(secs => $6::float8) end,
     case when e.linked then (select x.batch from mass as x) end
 from unnest($1::text[], $2::timestamptz[], $3::timestamptz[]) with ordinality
@@ -34,7 +34,7 @@ inner join benefits.enrolment as e on e.employee_id = m.employee_id and e.transf
 order by m.n
 on conflict (employee_id) do update
 set
-    seq = p.seq + 1,
+    seq = p.seq + 1, in_full = p.in_full or excluded.in_full,
     -- Another change is judged anew.
     batch = coalesce(excluded.batch, p.batch), ending = null, ending_kind = null,
     last_changed_at = greatest(p.last_changed_at, excluded.last_changed_at),

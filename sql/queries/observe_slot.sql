@@ -8,7 +8,17 @@ from benefits.replication_status($1::text::name) as s
 cross join (
     select
         count(*) as pending,
-        count(*) filter (where attempts >= 5) as stuck,
+        -- Without any progress: their own, or anybody's while they wait for their turn.
+        count(*) filter (
+            where hold_id is null and greatest(pending_since, progressed_at) < clock_timestamp() - interval '15 minutes'
+                and (attempts > 0 or not g.goes_on)
+        ) as stuck,
         coalesce(extract(epoch from clock_timestamp() - min(pending_since) filter (where hold_id is null)), 0)::float8 as oldest_seconds
     from benefits.pending
+    cross join (
+        select exists (
+            select from benefits.history as h
+            where h.at > clock_timestamp() - interval '15 minutes' and h.outcome in ('successful', 'failed')
+        ) as goes_on
+    ) as g
 ) as p

@@ -29,7 +29,7 @@ kept as (
     update benefits.pending as p
     set
         claim = null, intent_kind = null, intent_version = null, intent_fields = 0, intent_hash = null,
-        attempts = 0, not_before = null, in_full = false, hold_passed = false, changed_at = p.last_changed_at,
+        attempts = 0, not_before = null, hold_passed = false, changed_at = p.last_changed_at,
         progressed_at = clock_timestamp()
     from o
     inner join benefits.enrolment as e on e.employee_id = o.employee_id
@@ -64,7 +64,8 @@ lines as (
         (employee_id, event, fields, outcome, error_code, error, requested_by, latency, request_id)
     select h.employee_id, h.event, h.fields, h.outcome, h.error_code, h.error, t.requested_by, t.latency, h.request_id
     from unnest($14::text[], $15::text[], $16::bigint[], $17::text[], $18::text[], $19::text[], $20::text[])
-        as h (employee_id, event, fields, outcome, error_code, error, request_id)
+        with ordinality as h (employee_id, event, fields, outcome, error_code, error, request_id, n)
     inner join turn as t on t.employee_id = h.employee_id
+    order by h.n
 )
 select t.employee_id, t.last, extract(epoch from t.latency)::float8 as latency from turn as t

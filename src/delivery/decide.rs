@@ -25,7 +25,7 @@ pub enum Decision {
     /// Not yet: the employee was sent a moment ago.
     Wait(Duration),
     /// Send it.
-    Send(Box<Draft>),
+    Send(Box<Plan>),
 }
 
 /// Why an employee fails, in the words of the history.
@@ -59,11 +59,9 @@ impl Rejection {
     }
 }
 
-/// A record that has to be sent, and how.
+/// What has to be sent, and how.
 #[derive(Debug)]
-pub struct Draft {
-    /// The employee as loaded.
-    pub work: Work,
+pub struct Plan {
     /// The record as the API takes it.
     pub record: Record,
     /// Its fingerprints.
@@ -72,6 +70,15 @@ pub struct Draft {
     pub fields: FieldSet,
     /// How it starts.
     pub opening: Opening,
+}
+
+/// An employee with what has to be sent.
+#[derive(Debug)]
+pub struct Draft {
+    /// The employee as loaded.
+    pub work: Work,
+    /// What was decided.
+    pub plan: Plan,
 }
 
 /// How a delivery starts.
@@ -99,13 +106,13 @@ pub struct Terms<'a> {
 }
 
 /// Decides.
-pub fn decide(work: Work, terms: &Terms<'_>) -> Decision {
+pub fn decide(work: &Work, terms: &Terms<'_>) -> Decision {
     if let Some(since) = work.since_last_sync
         && since < terms.min_interval
     {
         return Decision::Wait(terms.min_interval.saturating_sub(since));
     }
-    if !work.in_full && guard::is_discarded(&work, terms.key) {
+    if !work.in_full && guard::is_discarded(work, terms.key) {
         return Decision::InStep;
     }
     let record = match sendable(&work.record, terms.rules) {
@@ -113,16 +120,16 @@ pub fn decide(work: Work, terms: &Terms<'_>) -> Decision {
         Err(rejection) => return Decision::Reject(rejection),
     };
     let now = Fingerprints::of(terms.key, &record);
-    let opening = opening(&work);
+    let opening = opening(work);
     let fields = if work.in_full || opening != Opening::Update {
         record.fields()
     } else {
-        diff(&work.acknowledged, unknown(&work), &now, record.fields())
+        diff(&work.acknowledged, unknown(work), &now, record.fields())
     };
     if fields.is_empty() {
         return Decision::InStep;
     }
-    Decision::Send(Box::new(Draft { work, record, now, fields, opening }))
+    Decision::Send(Box::new(Plan { record, now, fields, opening }))
 }
 
 /// The record as the API takes it, or why there is nothing that could be sent.
@@ -175,9 +182,9 @@ impl Draft {
     pub fn body(&self, kind: IntentKind, previous: Option<&str>) -> Body {
         let link = Link { external_id: &self.work.employee_id, previous_external_id: previous };
         match kind {
-            IntentKind::Create => Body::create(&self.record),
-            IntentKind::Link => Body::patch(&self.record, self.record.fields(), Some(link)),
-            IntentKind::Update => Body::patch(&self.record, self.fields, None),
+            IntentKind::Create => Body::create(&self.plan.record),
+            IntentKind::Link => Body::patch(&self.plan.record, self.plan.record.fields(), Some(link)),
+            IntentKind::Update => Body::patch(&self.plan.record, self.plan.fields, None),
         }
     }
 
@@ -221,13 +228,13 @@ impl Draft {
     /// The fields that a write of this kind carries.
     pub fn sent(&self, kind: IntentKind) -> FieldSet {
         match kind {
-            IntentKind::Create | IntentKind::Link => self.record.fields(),
-            IntentKind::Update => self.fields,
+            IntentKind::Create | IntentKind::Link => self.plan.record.fields(),
+            IntentKind::Update => self.plan.fields,
         }
     }
 
     /// What the platform holds once it has accepted a write of this kind.
     pub fn acknowledged(&self, kind: IntentKind) -> Fingerprints {
-        self.work.acknowledged.with(self.sent(kind), &self.now)
+        self.work.acknowledged.with(self.sent(kind), &self.plan.now)
     }
 }

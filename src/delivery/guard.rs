@@ -72,14 +72,14 @@ pub enum Verdict {
 /// ended by it; nor is a leaver whose date is corrected.
 pub fn ending(work: &Work, decision: &Decision, key: &FingerprintKey) -> Option<Ending> {
     let kind = match decision {
-        Decision::Send(draft) if draft.opening == Opening::Update => {
+        Decision::Send(plan) if plan.opening == Opening::Update => {
             let none = key.fingerprint(&work.employee_id, Field::LeaveDate, None);
-            let gets_one = draft.fields.contains(Field::LeaveDate)
-                && draft.record.value(Field::LeaveDate).is_some()
+            let gets_one = plan.fields.contains(Field::LeaveDate)
+                && plan.record.value(Field::LeaveDate).is_some()
                 && work.acknowledged.get(Field::LeaveDate) == Some(none);
             gets_one.then_some(EndingKind::LeaveDate)?
         }
-        Decision::Reject(rejection) if work.linked && !work.was_failed => {
+        Decision::Reject(rejection) if work.linked && !work.was_failed() => {
             if rejection.code == "record-gone" {
                 EndingKind::RecordGone
             } else {
@@ -200,7 +200,7 @@ async fn note(session: &Session, works: Vec<Work>, terms: &Terms<'_>) -> Result<
     let mut records: Vec<Option<Vec<u8>>> = Vec::with_capacity(works.len());
     let mut kinds: Vec<Option<&str>> = Vec::with_capacity(works.len());
     for work in works {
-        let decision = decide(work.clone(), terms);
+        let decision = decide(&work, terms);
         let ending = ending(&work, &decision, terms.key);
         ids.push(work.employee_id);
         seqs.push(work.seq);

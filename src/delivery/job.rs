@@ -13,61 +13,22 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use super::api::Employee;
-use super::batcher::{Batcher, Ended};
+use super::batcher::Ended;
 use super::breaker::Signal;
-use super::client::Client;
+use super::context::{Context, Reserved};
 use super::decide::{Draft, Opening, Rejection, refused_hash, unknown};
-use super::gate::Gate;
 use super::guard::{self, Ending, Verdict};
 use super::outcome::{Answer, Class, Failure};
-use super::retry::Schedule;
+use super::tickets::Tickets;
 use crate::config::LinkCheck;
 use crate::failpoint;
+use crate::ledger::in_hand::{Delivered, Taken, ToTake};
 use crate::ledger::outcomes::{HistoryLine, Outcome, Postponed, Recorded, StateName};
 use crate::ledger::work::{Claim, Intent, IntentKind, LinkBy, Work};
-use crate::metrics::Metrics;
-use crate::record::{Field, FieldSet, FingerprintKey, Write, idempotency_key};
+use crate::record::{Field, FieldSet, Write, idempotency_key};
 
-/// What a delivery needs of the instance it runs in.
-pub struct Context {
-    /// The platform.
-    pub client: Client,
-    /// The way out.
-    pub gate: Gate,
-    /// Waits between attempts.
-    pub schedule: Schedule,
-    /// Keys fingerprints and idempotency keys.
-    pub key: FingerprintKey,
-    /// The platform's id.
-    pub platform_id: String,
-    /// What must agree before an account is linked.
-    pub link_check: LinkCheck,
-    /// This instance's claim token.
-    pub token: i64,
-    /// Writes intents.
-    pub intents: Batcher<Intent, Reserved>,
-    /// Records outcomes; `None` where the claim was lost.
-    pub outcomes: Batcher<Outcome, Option<Recorded>>,
-    /// Gives claims back.
-    pub postponed: Batcher<Postponed, ()>,
-    /// Whether the ledger knows an employee of ours by this id.
-    pub acquaintances: Batcher<String, bool>,
-    /// Counts endings against the guard's limit.
-    pub endings: Batcher<Ending, Verdict>,
-    /// Counters.
-    pub metrics: Metrics,
-}
-
-/// What became of an intent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved {
-    /// Durable; the employee is ours to send.
-    Ours,
-    /// Another instance delivers, or the ledger has moved on: load again.
-    NotOurs,
-    /// The account is reserved by another employee.
-    AccountTaken,
-}
+/// How long an employee in hand may take to be accepted before the ledger is told of them.
+const IN_HAND_MAX: Duration = Duration::from_millis(50);
 
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +41,8 @@ pub enum End {
     Held,
     /// The rest of the mass change has to be judged first.
     Unjudged,
+    /// In hand, and marked in the ledger after all: due from there.
+    Marked,
     /// Stop for the site.
     Halt(String),
 }
@@ -128,10 +91,12 @@ pub async fn held_back(context: &Context, ending: Ending) -> Result<Option<End>,
     })
 }
 
-/// Delivers. An error means that the ledger session has ended.
-pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended> {
+/// Delivers. An error means that the ledger session has ended. `hand` for an employee in hand, of whom nothing can come but
+/// an update.
+pub async fn deliver(context: &Context, draft: Box<Draft>, hand: Option<Tickets>) -> Result<End, Ended> {
     let mut delivery = Delivery {
         context,
+        hand,
         claimed: false,
         intent: draft.work.claim.as_ref().map(|claim| claim.version),
         floor: 0,
@@ -151,6 +116,21 @@ pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended>
         }
         Err(Stop::Ended) => Err(Ended),
     }
+}
+
+/// Marks an employee in hand after all, with the write that may be on its way; `in_full` where nothing is known of what the
+/// platform holds. `None`: they are not enrolled any more.
+pub async fn mark(
+    context: &Context,
+    employee_id: &str,
+    tickets: Tickets,
+    claim: Option<Claim>,
+    in_full: bool,
+) -> Result<Option<Taken>, Ended> {
+    let to_take = ToTake { employee_id: employee_id.to_owned(), change: tickets.change(), claim, in_full };
+    let taken = context.takes.call(to_take).await?;
+    tickets.settle();
+    Ok(taken)
 }
 
 /// Records a rejection that needed no call.
@@ -230,6 +210,8 @@ async fn settle(context: &Context, outcome: Outcome) -> Result<End, Ended> {
 
 struct Delivery<'c> {
     context: &'c Context,
+    /// In hand still: no mark, no claim, no intent.
+    hand: Option<Tickets>,
     draft: Box<Draft>,
     /// Whether the claim is ours, so that an outcome is recorded under it.
     claimed: bool,
@@ -245,7 +227,7 @@ struct Delivery<'c> {
 
 impl Delivery<'_> {
     async fn run(&mut self) -> Result<Accepted, Stop> {
-        match self.draft.opening {
+        match self.draft.plan.opening {
             Opening::Update => self.write(IntentKind::Update).await,
             Opening::Link if self.draft.work.link_by.is_some() => self.take_over().await,
             Opening::Link => self.write(IntentKind::Link).await,
@@ -259,7 +241,7 @@ impl Delivery<'_> {
 
     /// First sync: by email, ignoring case.
     async fn find(&mut self) -> Result<Accepted, Stop> {
-        let email = self.draft.record.value(Field::Email).unwrap_or_default().to_owned();
+        let email = self.draft.plan.record.value(Field::Email).unwrap_or_default().to_owned();
         let found = self.ask("find", self.context.client.find_by_email(&email)).await?;
         let Some(account) = found.value else { return self.write(IntentKind::Create).await };
         let is_ours = account.external_id.as_ref() == Some(&self.draft.work.employee_id);
@@ -270,7 +252,7 @@ impl Delivery<'_> {
         }
         let birth = Field::DateOfBirth;
         if self.context.link_check == LinkCheck::DateOfBirth
-            && account.value(birth) != self.draft.record.value(birth)
+            && account.value(birth) != self.draft.plan.record.value(birth)
         {
             return Err(Stop::Reject(Rejection::new(
                 "conflict",
@@ -366,7 +348,9 @@ impl Delivery<'_> {
         let body = self.draft.body(kind, self.previous.as_deref());
         let claim = self.draft.claim(kind, &body, &self.context.key, self.floor, self.draft.work.clock);
         let version = claim.version;
-        self.reserve(kind, claim).await?;
+        if self.hand.is_none() {
+            self.reserve(kind, claim.clone()).await?;
+        }
         let account = self.account.clone();
         let key = idempotency_key(
             &self.context.key,
@@ -383,7 +367,9 @@ impl Delivery<'_> {
         let answer = match (kind, account.as_deref()) {
             (IntentKind::Create, _) => self.ask("create", client.create(bytes, &key)).await,
             (IntentKind::Link, Some(id)) => self.ask("link", client.update(id, bytes, &key)).await,
-            (IntentKind::Update, Some(id)) => self.ask("update", client.update(id, bytes, &key)).await,
+            (IntentKind::Update, Some(id)) => {
+                self.ask_or_mark("update", claim, client.update(id, bytes, &key)).await
+            }
             (IntentKind::Link | IntentKind::Update, None) => Err(Stop::LoadAgain),
         };
         if answer.is_err() {
@@ -435,7 +421,53 @@ impl Delivery<'_> {
         answer.map_err(Stop::Failed)
     }
 
+    /// As [`Delivery::ask`]. An employee in hand who is not accepted within a moment is marked in the ledger, as if they
+    /// had been from the start.
+    async fn ask_or_mark<T>(
+        &mut self,
+        operation: &'static str,
+        claim: Claim,
+        request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
+    ) -> Result<Answer<T>, Stop> {
+        let Some(hand) = self.hand.take() else { return self.ask(operation, request).await };
+        let version = claim.version;
+        let (context, id) = (self.context, self.draft.work.employee_id.clone());
+        let (answer, taken) = {
+            let asking = self.ask(operation, request);
+            tokio::pin!(asking);
+            match tokio::time::timeout(IN_HAND_MAX, &mut asking).await {
+                Ok(Err(Stop::Ended)) => return Err(Stop::Ended),
+                Ok(Err(stop)) => (Err(stop), Err(mark(context, &id, hand, Some(claim), false).await?)),
+                Ok(accepted) => (accepted, Ok(hand)),
+                Err(_) => {
+                    let taken = mark(context, &id, hand, Some(claim), false).await?;
+                    (asking.await, Err(taken))
+                }
+            }
+        };
+        let taken = match taken {
+            Ok(hand) => {
+                self.hand = Some(hand);
+                return answer;
+            }
+            Err(taken) => taken,
+        };
+        match taken {
+            Some(Taken { seq, ours: true }) => {
+                self.claimed = true;
+                self.intent = Some(version);
+                self.draft.work.seq = seq;
+                answer
+            }
+            // Somebody else delivers, and everything; or nobody has to any more.
+            Some(Taken { ours: false, .. }) | None => Err(Stop::LoadAgain),
+        }
+    }
+
     async fn succeeded(self, accepted: Accepted) -> Result<End, Ended> {
+        if let Some(hand) = self.hand {
+            return updated(self.context, &self.draft, hand, accepted).await;
+        }
         let line =
             |event, fields| HistoryLine { event, fields, request_id: accepted.answer.request_id.clone() };
         let sent = self.draft.sent(accepted.kind);
@@ -540,6 +572,31 @@ impl Delivery<'_> {
         };
         self.context.postponed.call(postponed).await?;
         Ok(End::Postponed(wait))
+    }
+}
+
+/// Records the accepted update of an employee in hand.
+async fn updated(context: &Context, draft: &Draft, hand: Tickets, accepted: Accepted) -> Result<End, Ended> {
+    let delivered = Delivered {
+        employee_id: draft.work.employee_id.clone(),
+        row_version: draft.work.row_version.clone(),
+        version: accepted.version,
+        acknowledged: draft.acknowledged(accepted.kind),
+        fields: draft.sent(accepted.kind),
+        request_id: accepted.answer.request_id,
+        answered: Instant::now(),
+        changed_at: hand.change().first,
+    };
+    match context.updates.call(delivered).await? {
+        Some(recorded) => {
+            hand.settle();
+            context.metrics.acknowledged(recorded.latency_seconds);
+            Ok(End::Settled(recorded))
+        }
+        None => {
+            mark(context, &draft.work.employee_id, hand, None, true).await?;
+            Ok(End::Marked)
+        }
     }
 }
 

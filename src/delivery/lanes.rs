@@ -56,6 +56,15 @@ impl Lanes {
         lane.push_back(employee);
     }
 
+    /// The employee is due and in hand: always taken, and before bulk. The caller bounds how many there are.
+    pub fn push_in_hand(&mut self, employee: String) {
+        if let Some(again) = self.under_way.get_mut(&employee) {
+            *again = true;
+        } else if self.queued.insert(employee.clone()) {
+            self.single.push_back(employee);
+        }
+    }
+
     /// Takes up to `count` employees; they are under way until [`Lanes::finish`].
     pub fn take(&mut self, count: usize) -> Vec<String> {
         let mut taken = Vec::new();

@@ -10,9 +10,11 @@
 //! machines ([`breaker`], [`retry`], the reading of answers) take the time as a parameter and do no I/O.
 
 pub mod api;
+pub mod appetite;
 pub mod batcher;
 pub mod breaker;
 pub mod client;
+pub mod context;
 mod credentials;
 pub mod decide;
 pub mod dispatch;
@@ -25,4 +27,5 @@ pub mod pace;
 pub mod rate;
 pub mod retry;
 pub(crate) mod site_rules;
+pub mod tickets;
 mod transport;

@@ -39,6 +39,12 @@ impl Pace {
         }
     }
 
+    /// Whether deliveries have been ending at less than this rate lately. Of an idle delivery nothing is known.
+    pub fn is_slower_than(&self, per_second: f64, now: Instant) -> bool {
+        let idle = now.saturating_duration_since(self.since) > 10 * WINDOW;
+        !idle && self.per_second < per_second
+    }
+
     /// How many may be under way.
     pub fn under_way_max(&self) -> usize {
         let ahead = Duration::try_from_secs_f64(self.per_second * AHEAD.as_secs_f64()).unwrap_or_default();
@@ -69,6 +75,16 @@ mod tests {
     #[test]
     fn a_fast_platform_keeps_the_ledgers_flushes_full() {
         assert!(pace_after(20_000) > 500);
+    }
+
+    #[test]
+    fn nothing_is_held_against_an_idle_delivery() {
+        let start = Instant::now();
+        let mut pace = Pace::new(64, 2_000, start);
+        assert!(pace.is_slower_than(10.0, start));
+        pace.ended(start + WINDOW);
+        assert!(pace.is_slower_than(100.0, start + WINDOW) && !pace.is_slower_than(10.0, start + WINDOW));
+        assert!(!pace.is_slower_than(100.0, start + Duration::from_secs(1)));
     }
 
     #[test]

@@ -53,6 +53,10 @@ struct Source {
     same_key: bool,
     employee_key: Option<String>,
     is_indexed: bool,
+    effective_from: Option<String>,
+    /// The sort of index that finds rows that become current at an instant; none where they do so at midnight.
+    instants: Option<String>,
+    instants_indexed: bool,
     rows: i64,
     is_published: bool,
     is_filtered: bool,
@@ -99,6 +103,7 @@ pub(super) fn judge(config: &Config, facts: &Facts) -> Vec<Check> {
     checks.push(drift(facts));
     checks.push(keys(facts));
     checks.push(indexes(facts));
+    checks.extend(instants(facts));
     checks.push(readable(facts));
     checks.push(publication(config, facts));
     if !facts.has_set_level {
@@ -241,6 +246,33 @@ fn indexes(facts: &Facts) -> Check {
             )
         }),
     )
+}
+
+/// Rows that become current at instants are looked for every few seconds.
+fn instants(facts: &Facts) -> Option<Check> {
+    let id = "description.instants";
+    let dated: Vec<&Source> = facts.sound().filter(|s| s.instants.is_some()).collect();
+    if dated.is_empty() {
+        return None;
+    }
+    let slow: Vec<&Source> =
+        dated.into_iter().filter(|s| !s.instants_indexed && s.rows > SMALL_TABLE_ROWS).collect();
+    if slow.is_empty() {
+        return Some(Check::ok(id, "rows that become current at an instant are found by index"));
+    }
+    let tables: Vec<&str> = slow.iter().map(|source| source.table.as_str()).collect();
+    Some(Check::warning(
+        id,
+        format!(
+            "no index finds the rows that become current now, so every ten seconds scan: {}",
+            tables.join(", ")
+        ),
+        each(&slow, |source| {
+            let column = ident(source.effective_from.as_deref().unwrap_or_default());
+            let using = if source.instants.as_deref() == Some("gist") { "using gist " } else { "" };
+            format!("create index concurrently on {} {using}({column});", source.table)
+        }),
+    ))
 }
 
 fn readable(facts: &Facts) -> Check {

@@ -3,14 +3,15 @@
 //! Commits that only touch employees (nearly all) are merged, so that a backlog costs one statement a batch. A commit that
 //! also carries commands, hires, lookups or rows that left their employee is taken by itself, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::types::PgLsn;
 
 use super::checkpoint::PersistedLsn;
 use super::error::LedgerError;
+use super::in_hand::Change;
 use super::session::Session;
 use super::users::TransactionUsers;
 use crate::lsn::Lsn;
@@ -19,6 +20,8 @@ use crate::selection::{Commit, KeyHash, KeyHasher, Mark, Touches};
 
 /// Employees a page when everyone is marked, or when child rows are read.
 const PAGE: i64 = 2_000;
+/// Between two counts of linked employees.
+const LIMIT_EVERY: Duration = Duration::from_secs(10);
 /// Marked employees that are handed to delivery by name; more are found by its scan.
 const NAMED_MAX: usize = 2_000;
 
@@ -63,6 +66,20 @@ pub struct Marks {
     session: Arc<Session>,
     hasher: KeyHasher,
     settings: MarkSettings,
+    /// Employees that a commit may touch without being a mass change, as far as is known.
+    limit: usize,
+    limit_learnt: Option<Instant>,
+}
+
+/// The commit that marks employees.
+#[derive(Debug, Clone)]
+struct Whose {
+    /// Who ran it, where that is known.
+    user: Option<String>,
+    /// Its end.
+    lsn: Lsn,
+    /// What the platform holds is not known.
+    in_full: bool,
 }
 
 /// Employees with the commit times of their first and last change.
@@ -71,7 +88,8 @@ type Changes<'c> = BTreeMap<&'c str, (Timestamp, Timestamp)>;
 impl Marks {
     /// A writer. `hasher` must be the stream's.
     pub fn new(session: Arc<Session>, hasher: KeyHasher, settings: MarkSettings) -> Self {
-        Self { session, hasher, settings }
+        let limit = usize::try_from(settings.guard.0).unwrap_or(0);
+        Self { session, hasher, settings, limit, limit_learnt: None }
     }
 
     /// Completes what a marker that died has left half marked: its commit comes again, with a mass change of its own.
@@ -80,8 +98,59 @@ impl Marks {
         self.session.execute("complete mass changes", sql, &[]).await.map(|_| ())
     }
 
-    /// Makes a batch durable. Every commit in it must be visible to new snapshots already.
-    pub async fn apply(&self, batch: &[Commit]) -> Result<Option<Marked>, LedgerError> {
+    /// Whether a commit only touches employees, and no more of them than may go without being judged as a mass change.
+    pub fn is_light(&self, commit: &Commit) -> bool {
+        is_plain(commit)
+            && commit.touches.as_ref().is_none_or(|touches| {
+                touches.owned().next().is_none() && touches.employees().count() <= self.limit
+            })
+    }
+
+    /// Counts as many linked employees as it takes to know whether the batch's largest commit is a mass change.
+    pub async fn learn_limit(&mut self, batch: &[Commit]) -> Result<(), LedgerError> {
+        let sizes = batch
+            .iter()
+            .filter_map(|commit| commit.touches.as_ref())
+            .map(|touches| touches.employees().count());
+        let largest = sizes.max().unwrap_or(0);
+        if largest <= self.limit || self.limit_learnt.is_some_and(|at| at.elapsed() < LIMIT_EVERY) {
+            return Ok(());
+        }
+        self.limit_learnt = Some(Instant::now());
+        let (minimum, fraction) = self.settings.guard;
+        let sql = include_str!("../../sql/queries/learn_limit.sql");
+        let largest = i64::try_from(largest).unwrap_or(i64::MAX);
+        let rows = self.session.query("count linked employees", sql, &[&largest, &fraction]).await?;
+        let within = rows.first().map_or(0, |row| row.get::<_, i64>(0)).max(i64::from(minimum));
+        self.limit = usize::try_from(within).unwrap_or(0);
+        Ok(())
+    }
+
+    /// As many commits at the front as touch no more than `room` employees, and those employees with their changes.
+    pub fn changes_within(&self, commits: &[Commit], room: usize) -> (usize, Vec<(String, Change)>) {
+        let mut found: Vec<(String, Change)> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (count, commit) in commits.iter().enumerate() {
+            let employees = || commit.touches.iter().flat_map(|touches| touches.employees());
+            let more = employees().filter(|(id, _)| !places.contains_key(id)).count();
+            if more > 0 && found.len() + more > room {
+                return (count, found);
+            }
+            let at = time(commit.committed_at);
+            for (id, _) in employees() {
+                let place = *places.entry(id).or_insert(found.len());
+                match found.get_mut(place) {
+                    Some((_, change)) => change.last = change.last.max(at),
+                    None => found.push((id.to_owned(), Change { first: at, last: at })),
+                }
+            }
+        }
+        (commits.len(), found)
+    }
+
+    /// Makes a batch durable. Every commit in it must be visible to new snapshots already. `in_full`: whoever is marked is
+    /// sent in full, whatever was acknowledged.
+    pub async fn apply(&self, batch: &[Commit], in_full: bool) -> Result<Option<Marked>, LedgerError> {
         let Some(last) = batch.last() else { return Ok(None) };
         let mut marked = Marked {
             persisted: PersistedLsn::after_commit(last.end_lsn),
@@ -94,8 +163,8 @@ impl Marks {
         };
         for segment in batch.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
             match segment {
-                [commit] if !is_plain(commit) => self.apply_one(commit, &mut marked).await?,
-                _ => self.apply_plain(segment, &mut marked).await?,
+                [commit] if !is_plain(commit) => self.apply_one(commit, in_full, &mut marked).await?,
+                _ => self.apply_plain(segment, in_full, &mut marked).await?,
             }
         }
         Ok(Some(marked))
@@ -107,7 +176,12 @@ impl Marks {
         PersistedLsn::after_commit(lsn)
     }
 
-    async fn apply_plain(&self, segment: &[Commit], marked: &mut Marked) -> Result<(), LedgerError> {
+    async fn apply_plain(
+        &self,
+        segment: &[Commit],
+        in_full: bool,
+        marked: &mut Marked,
+    ) -> Result<(), LedgerError> {
         let mut changes = Changes::new();
         let mut owned = BTreeMap::new();
         let mut lsn = Lsn::ZERO;
@@ -122,10 +196,9 @@ impl Marks {
         if changes.is_empty() {
             return Ok(());
         }
-        let touching = segment.iter().filter(|commit| commit.touches.is_some());
-        let user = self.settings.users.of(touching.map(|commit| commit.xid));
+        let user = self.user(segment);
         if owned.is_empty() {
-            return self.mark(&changes, user, lsn, marked).await;
+            return self.mark(&changes, Whose { user, lsn, in_full }, marked).await;
         }
         self.session.batch("begin", "begin").await?;
         let left_behind = self.own(&owned).await?;
@@ -133,11 +206,27 @@ impl Marks {
         for id in &left_behind {
             note(&mut changes, id, at);
         }
-        self.mark(&changes, user, lsn, marked).await?;
+        self.mark(&changes, Whose { user, lsn, in_full }, marked).await?;
         self.session.batch("commit marks", "commit").await
     }
 
-    async fn apply_one(&self, commit: &Commit, marked: &mut Marked) -> Result<(), LedgerError> {
+    /// Whose commits make a mass change of these: of those that are large, or else of all.
+    fn user(&self, segment: &[Commit]) -> Option<String> {
+        let most = usize::try_from(self.settings.guard.0).unwrap_or(usize::MAX);
+        let count =
+            |commit: &Commit| commit.touches.as_ref().map_or(0, |touches| touches.employees().count());
+        let touched: Vec<(u32, usize)> = segment.iter().map(|commit| (commit.xid, count(commit))).collect();
+        let any_large = touched.iter().any(|(_, count)| *count > most);
+        let least = if any_large { most } else { 0 };
+        self.settings.users.of(touched.iter().filter(|(_, count)| *count > least).map(|(xid, _)| *xid))
+    }
+
+    async fn apply_one(
+        &self,
+        commit: &Commit,
+        in_full: bool,
+        marked: &mut Marked,
+    ) -> Result<(), LedgerError> {
         let Some(touches) = &commit.touches else { return Ok(()) };
         let at = time(commit.committed_at);
         self.session.batch("begin", "begin").await?;
@@ -159,8 +248,9 @@ impl Marks {
             note(&mut changes, id, commit.committed_at);
         }
         self.mark_lookups(touches, at, marked).await?;
-        self.mark(&changes, self.settings.users.of(std::iter::once(commit.xid)), commit.end_lsn, marked)
-            .await?;
+        let user = self.settings.users.of(std::iter::once(commit.xid));
+        let whose = Whose { user, lsn: commit.end_lsn, in_full };
+        self.mark(&changes, whose.clone(), marked).await?;
         if touches.rules || touches.description {
             // Before anybody is marked for it: who is then read with older rules is seen to be, and read again.
             let sql = "update benefits.site set rules_version = rules_version + 1";
@@ -182,13 +272,7 @@ impl Marks {
                 note(&mut changes, id, commit.committed_at);
             }
             if !changes.is_empty() {
-                self.mark(
-                    &changes,
-                    self.settings.users.of(std::iter::once(commit.xid)),
-                    commit.end_lsn,
-                    marked,
-                )
-                .await?;
+                self.mark(&changes, whose, marked).await?;
             }
             marked.rescan = true;
         }
@@ -206,8 +290,7 @@ impl Marks {
     async fn mark(
         &self,
         changes: &Changes<'_>,
-        user: Option<String>,
-        lsn: Lsn,
+        whose: Whose,
         marked: &mut Marked,
     ) -> Result<(), LedgerError> {
         let ids: Vec<&str> = changes.keys().copied().collect();
@@ -226,10 +309,11 @@ impl Marks {
                     &"change",
                     &bulk,
                     &self.settings.settle.as_secs_f64(),
-                    &PgLsn::from(lsn.0),
+                    &PgLsn::from(whose.lsn.0),
                     &self.settings.guard.0,
                     &self.settings.guard.1,
-                    &user,
+                    &whose.user,
+                    &whose.in_full,
                 ],
             )
             .await?;

@@ -16,6 +16,7 @@ mod checkpoint;
 pub mod doubt;
 mod error;
 pub mod everyone;
+pub mod in_hand;
 mod marks;
 pub mod outcomes;
 mod session;

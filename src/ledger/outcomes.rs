@@ -22,6 +22,11 @@ impl StateName {
             Self::Failed => "failed",
         }
     }
+
+    /// From `benefits.enrolment.outcome`; `None` for anything else.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Successful, Self::Failed].into_iter().find(|state| state.as_str() == name)
+    }
 }
 
 /// A line of `benefits.history`.

@@ -1,16 +1,28 @@
 //! What delivery reads of pending employees, and the intents that it writes before anything leaves.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Row;
 
 use super::error::{LedgerError, Trouble};
+use super::outcomes::StateName;
 use super::session::Session;
 use crate::record::{COLUMNS, Described, FieldSet, Fingerprints, RawRecord};
 
 /// The class of our session-level advisory locks: an instance's claims live as long as its lock.
 const LOCK_CLASS: i32 = 0x0062_7379;
+
+/// `Work::seq` of an employee in hand: no mark has this number.
+pub const UNMARKED: i64 = 0;
+
+/// Whose work is to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Who.
+    pub employee_id: String,
+    /// In hand: loaded without a mark as well.
+    pub in_hand: bool,
+}
 
 /// What a write does at the platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +103,10 @@ pub enum Read {
 pub struct Work {
     /// Who.
     pub employee_id: String,
-    /// The marks counted when the record was read.
+    /// The marks counted when the record was read; [`UNMARKED`] for an employee in hand.
     pub seq: i64,
+    /// The enrolment's row version: another one says that somebody has recorded something since.
+    pub row_version: String,
     /// Everything is sent, whatever was acknowledged.
     pub in_full: bool,
     /// Attempts without an outcome so far.
@@ -119,14 +133,36 @@ pub struct Work {
     pub create_unresolved: bool,
     /// Counts changes of translations, levels and description; as of the snapshot in which the record was read.
     pub rules_version: i64,
-    /// The latest attempt was rejected.
-    pub was_failed: bool,
+    /// What the latest attempt came to; `None` before the first.
+    pub outcome: Option<StateName>,
     /// Time since the last acknowledgement.
     pub since_last_sync: Option<Duration>,
     /// The database clock in microseconds since 1970, which versions are drawn from.
     pub clock: i64,
     /// The record.
     pub record: Read,
+}
+
+impl Work {
+    /// Whether the employee is in hand: the ledger has no mark.
+    pub fn is_unmarked(&self) -> bool {
+        self.seq == UNMARKED
+    }
+
+    /// Whether the latest attempt was rejected.
+    pub fn was_failed(&self) -> bool {
+        self.outcome == Some(StateName::Failed)
+    }
+
+    /// Whether nothing but an update can come of this, and nothing but its acknowledgement has to be recorded.
+    pub fn is_in_order(&self) -> bool {
+        self.linked
+            && self.outcome == Some(StateName::Successful)
+            && self.claim.is_none()
+            && self.link_by.is_none()
+            && self.discarded.is_none()
+            && !self.create_unresolved
+    }
 }
 
 /// Work could not be loaded.
@@ -187,48 +223,60 @@ pub async fn due(session: &Session, limit: i64) -> Result<Vec<(String, bool)>, L
 
 /// Loads employees' work with their records, in one snapshot. Where one employee's record makes the query fail, the batch
 /// is halved until that employee stands alone.
-pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>, WorkError> {
-    load_in(session, ids, false).await
+pub async fn load(session: &Session, wanted: &[Wanted]) -> Result<Vec<Work>, WorkError> {
+    load_in(session, wanted, false).await
 }
 
 /// As [`load`], to judge a mass change: whoever is held, claimed or to be tried later is loaded as well.
-pub async fn load_to_judge(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Work>, WorkError> {
-    load_in(session, ids, true).await
+pub async fn load_to_judge(session: &Session, ids: Vec<String>) -> Result<Vec<Work>, WorkError> {
+    let wanted: Vec<Wanted> =
+        ids.into_iter().map(|employee_id| Wanted { employee_id, in_hand: false }).collect();
+    load_in(session, &wanted, true).await
 }
 
-async fn load_in(session: &Arc<Session>, ids: Vec<String>, any_state: bool) -> Result<Vec<Work>, WorkError> {
-    let mut loaded = Vec::with_capacity(ids.len());
-    let mut batches = vec![ids];
-    while let Some(mut ids) = batches.pop() {
+async fn load_in(session: &Session, wanted: &[Wanted], any_state: bool) -> Result<Vec<Work>, WorkError> {
+    let mut loaded = Vec::with_capacity(wanted.len());
+    let mut batches = vec![wanted];
+    while let Some(wanted) = batches.pop() {
         let sql = include_str!("../../sql/queries/load_work.sql");
-        match session.query("read records", sql, &[&ids, &any_state]).await {
+        match query_work(session, "read records", sql, wanted, any_state).await {
             Ok(rows) => collect(&rows, &mut loaded)?,
             Err(error) => match error.trouble() {
                 Trouble::Passing => return Err(WorkError::Away(error)),
                 Trouble::Site => return Err(WorkError::Query(error)),
-                Trouble::Data if ids.len() > 1 => {
-                    let rest = ids.split_off(ids.len() / 2);
-                    batches.extend([ids, rest]);
+                Trouble::Data if wanted.len() > 1 => {
+                    batches.extend(<[_; 2]>::from(wanted.split_at(wanted.len() / 2)));
                 }
-                Trouble::Data => loaded.extend(unreadable(session, &ids, any_state, &error).await?),
+                Trouble::Data => loaded.extend(unreadable(session, wanted, any_state, &error).await?),
             },
         }
     }
     Ok(loaded)
 }
 
+async fn query_work(
+    session: &Session,
+    what: &'static str,
+    sql: &str,
+    wanted: &[Wanted],
+    any_state: bool,
+) -> Result<Vec<Row>, LedgerError> {
+    let ids: Vec<&str> = wanted.iter().map(|wanted| wanted.employee_id.as_str()).collect();
+    let in_hand: Vec<bool> = wanted.iter().map(|wanted| wanted.in_hand).collect();
+    session.query(what, sql, &[&ids, &in_hand, &any_state]).await
+}
+
 /// The employee's work without the record that cannot be read.
 async fn unreadable(
     session: &Session,
-    ids: &[String],
+    wanted: &[Wanted],
     any_state: bool,
     error: &LedgerError,
 ) -> Result<Vec<Work>, WorkError> {
     let sql = include_str!("../../sql/queries/load_work.sql")
         .replace("    r.*\n", "    null::text as no_record\n")
         .replace("left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n", "");
-    let rows = session
-        .query("read an unreadable employee's work", &sql, &[&ids, &any_state])
+    let rows = query_work(session, "read an unreadable employee's work", &sql, wanted, any_state)
         .await
         .map_err(WorkError::Away)?;
     let text = sqlstate(error);
@@ -280,13 +328,14 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
         Some(kind) => Some(Claim {
             kind: IntentKind::named(kind)?,
             version: row.get("intent_version"),
-            fields: FieldSet::from_bits(row.get("intent_fields")),
+            fields: FieldSet::from_bits(row.get::<_, Option<i64>>("intent_fields").unwrap_or(0)),
             hash: row.get::<_, Option<Vec<u8>>>("intent_hash").unwrap_or_default(),
         }),
     };
     Ok(Work {
         employee_id: row.get("employee_id"),
         seq: row.get("seq"),
+        row_version: row.get("row_version"),
         in_full: row.get("in_full"),
         attempts: row.get("attempts"),
         claim,
@@ -302,7 +351,7 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
         discarded: row.get("discarded"),
         create_unresolved: row.get("create_unresolved"),
         rules_version: row.get("rules_version"),
-        was_failed: row.get::<_, Option<bool>>("was_failed").unwrap_or(false),
+        outcome: StateName::named(row.get("outcome")),
         since_last_sync: row
             .get::<_, Option<f64>>("since_last_sync")
             .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()),

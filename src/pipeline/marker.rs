@@ -7,11 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::health::Health;
+use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
+use crate::ledger::in_hand::{InHand, Lost};
 use crate::ledger::{LedgerError, Marked, Marks, Session, Snapshot};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -21,6 +23,10 @@ use crate::selection::{Commit, KeyHash};
 const BATCH_MAX: usize = 5_000;
 /// Longest pause between two looks at whether a commit has become visible.
 const LOOK_MAX: Duration = Duration::from_millis(50);
+/// How long the marker waits for room in hand before it marks instead.
+const ROOM_MAX: Duration = Duration::from_millis(50);
+/// How long the marker may be behind the stream and still prefer to hand over: then it marks, which is faster.
+const BEHIND_MAX: Duration = Duration::from_secs(5);
 
 /// What the reader hands over, in WAL order.
 #[derive(Debug)]
@@ -40,13 +46,40 @@ pub(super) enum Ended {
     DescriptionChanged,
 }
 
+/// Why it ended otherwise.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MarkError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
+
+impl From<failpoint::Tripped> for MarkError {
+    fn from(tripped: failpoint::Tripped) -> Self {
+        Self::Ledger(tripped.into())
+    }
+}
+
+/// Which way a commit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// To delivery at once, without a mark.
+    InHand,
+    /// Into the ledger. `in_full`: it was perhaps in hand before an unclean stop.
+    Ledger { in_full: bool },
+}
+
 /// Child rows that the reader's filter has to know, and how many enrolling commits they cover.
 pub(super) type Seeded = (u64, Vec<KeyHash>);
 
 pub(super) struct Marker {
     pub(super) session: Arc<Session>,
     pub(super) marks: Marks,
-    pub(super) confirmed: watch::Sender<Lsn>,
+    pub(super) hand: Arc<InHand>,
+    pub(super) appetite: Arc<Appetite>,
+    /// Commits up to here may have been in hand when the reader before this one was stopped uncleanly.
+    pub(super) replayed_until: Lsn,
     pub(super) seeded: mpsc::UnboundedSender<Seeded>,
     pub(super) notify: mpsc::Sender<Notice>,
     pub(super) metrics: Metrics,
@@ -54,10 +87,20 @@ pub(super) struct Marker {
 }
 
 impl Marker {
-    pub(super) async fn run(self, mut steps: mpsc::Receiver<Step>) -> Result<Ended, LedgerError> {
+    pub(super) async fn run(mut self, mut steps: mpsc::Receiver<Step>) -> Result<Ended, MarkError> {
         let mut waiting: Vec<Commit> = Vec::new();
         let mut received = Vec::new();
-        while steps.recv_many(&mut received, 64).await > 0 {
+        let mut behind_since = None;
+        loop {
+            let count = tokio::select! {
+                biased;
+                lost = self.hand.until_lost() => return Err(lost.into()),
+                count = steps.recv_many(&mut received, 64) => count,
+            };
+            if count == 0 {
+                self.hand.until_empty().await?;
+                return Ok(Ended::WithReader);
+            }
             let mut idle = None;
             for step in received.drain(..) {
                 match step {
@@ -69,31 +112,98 @@ impl Marker {
                 }
             }
             while !waiting.is_empty() {
-                if self.pass(&mut waiting).await? == Ended::DescriptionChanged {
+                let behind = behind_since.is_some_and(|since: Instant| since.elapsed() > BEHIND_MAX);
+                if self.pass(&mut waiting, behind).await? == Ended::DescriptionChanged {
                     return Ok(Ended::DescriptionChanged);
                 }
             }
             if let Some(lsn) = idle {
-                super::advance(&self.confirmed, self.marks.idle(lsn).get());
+                self.hand.passed(self.marks.idle(lsn));
+            }
+            behind_since =
+                if steps.is_empty() { None } else { behind_since.or_else(|| Some(Instant::now())) };
+        }
+    }
+
+    /// Lets the visible ones at the front of the queue go on: in hand, or into the ledger.
+    async fn pass(&mut self, waiting: &mut Vec<Commit>, behind: bool) -> Result<Ended, MarkError> {
+        let visible = self.visible(waiting.get(..waiting.len().min(BATCH_MAX)).unwrap_or_default()).await?;
+        let batch: Vec<Commit> = waiting.drain(..visible).collect();
+        self.metrics.commits(batch.len());
+        let open = !behind && self.appetite.most() > 0;
+        if open {
+            self.marks.learn_limit(&batch).await?;
+        }
+        for (way, part) in parts(&batch, |commit| self.way(commit, open)) {
+            match way {
+                Way::InHand => self.hand_over(part).await?,
+                Way::Ledger { in_full } => {
+                    // What this commit does to memberships and links must find what came before it done.
+                    self.hand.until_empty().await?;
+                    if self.mark(part, in_full).await? == Ended::DescriptionChanged {
+                        return Ok(Ended::DescriptionChanged);
+                    }
+                }
             }
         }
         Ok(Ended::WithReader)
     }
 
-    /// Makes the visible ones at the front of the queue durable, and confirms them.
-    async fn pass(&self, waiting: &mut Vec<Commit>) -> Result<Ended, LedgerError> {
-        let visible = self.visible(waiting.get(..waiting.len().min(BATCH_MAX)).unwrap_or_default()).await?;
-        let batch: Vec<Commit> = waiting.drain(..visible).collect();
-        self.metrics.commits(batch.len());
-        let Some(marked) = self.marks.apply(&batch).await? else { return Ok(Ended::WithReader) };
+    fn way(&self, commit: &Commit, open: bool) -> Way {
+        let replayed = commit.end_lsn <= self.replayed_until;
+        if open && !replayed && self.marks.is_light(commit) {
+            Way::InHand
+        } else {
+            Way::Ledger { in_full: replayed }
+        }
+    }
+
+    /// Makes commits durable in the ledger. They are confirmed once nothing before them is in hand.
+    async fn mark(&self, commits: &[Commit], in_full: bool) -> Result<Ended, MarkError> {
+        let Some(marked) = self.marks.apply(commits, in_full).await? else { return Ok(Ended::WithReader) };
         failpoint::hit("pending-written").await?;
         if marked.rules {
             failpoint::hit("rules-marked").await?;
         }
-        super::advance(&self.confirmed, marked.persisted.get());
+        self.hand.passed(marked.persisted);
         let description = marked.description;
         self.tell(marked);
         Ok(if description { Ended::DescriptionChanged } else { Ended::WithReader })
+    }
+
+    /// Hands commits to delivery, as many as there is room for; where there is none and none is to be had soon, the rest is
+    /// marked.
+    async fn hand_over(&self, commits: &[Commit]) -> Result<(), MarkError> {
+        let mut rest = commits;
+        while let Some(first) = rest.first() {
+            let room = self.appetite.most().saturating_sub(self.hand.employees());
+            let (count, changes) = self.marks.changes_within(rest, room);
+            let (now, later) = rest.split_at(count);
+            if let Some(last) = now.last() {
+                rest = later;
+                let (ids, changes): (Vec<String>, Vec<_>) = changes.into_iter().unzip();
+                let tickets = self.hand.hand_over(last.end_lsn, changes);
+                if !tickets.is_empty() {
+                    let employees = ids.into_iter().zip(tickets).collect();
+                    // A closed channel drops the tickets: the reader session ends.
+                    drop(self.notify.send(Notice::InHand(employees)).await);
+                    failpoint::hit("in-hand").await?;
+                }
+                continue;
+            }
+            let wanted = first.touches.as_ref().map_or(0, |touches| touches.employees().count());
+            // Half of it at once: a hand-over for each place that becomes free would cost more than it saves.
+            let fewer = self.appetite.most().saturating_sub(wanted).min(self.appetite.most().div_ceil(2));
+            if fewer > 0 && self.appetite.is_fast() {
+                if let Ok(room) = tokio::time::timeout(ROOM_MAX, self.hand.until_fewer(fewer)).await {
+                    room?;
+                    continue;
+                }
+            }
+            self.mark(rest, false).await?;
+            break;
+        }
+        Ok(())
     }
 
     /// Waits until the first commit is visible; how many at the front are.
@@ -134,4 +244,18 @@ impl Marker {
             drop(self.notify.try_send(Notice::Marked { employees: marked.due, rescan: marked.rescan }));
         }
     }
+}
+
+/// Runs of commits that go the same way. Those that touch nobody go along with those before them.
+fn parts(commits: &[Commit], way: impl Fn(&Commit) -> Way) -> Vec<(Way, &[Commit])> {
+    let mut parts: Vec<(Way, &[Commit])> = Vec::new();
+    let mut rest = commits;
+    while let Some(first) = rest.first() {
+        let own = way(first);
+        let differs = |commit: &Commit| commit.touches.is_some() && way(commit) != own;
+        let (part, later) = rest.split_at(rest.iter().position(differs).unwrap_or(rest.len()));
+        parts.push((own, part));
+        rest = later;
+    }
+    parts
 }

@@ -34,6 +34,7 @@ pub use pulse::{Pulse, Stalled, TURNS_OVER_MAX, Task};
 pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
 
 use crate::config::Config;
+use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
@@ -82,6 +83,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     systemd.tell("READY=1");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
+    let appetite = Arc::new(Appetite::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
     tasks.spawn(clock::run(
@@ -95,6 +97,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         targets: started.targets.clone(),
         notify,
         users: Arc::clone(&users),
+        appetite: Arc::clone(&appetite),
         metrics: metrics.clone(),
         health: Arc::clone(&health),
         shutdown: shutdown.clone(),
@@ -107,6 +110,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             key: started.key.clone(),
             metrics: metrics.clone(),
             halted: health.halted(),
+            appetite,
         };
         let delivering = deliver(outfit, notices, Arc::clone(&health), shutdown.clone());
         tasks.spawn(watched(Arc::clone(&health), Task::Delivery, delivering));

@@ -7,13 +7,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
-use super::marker::{Ended, Marker, Seeded, Step};
+use super::marker::{Ended, MarkError, Marker, Seeded, Step};
 use super::pulse::Task;
 use super::slot::{self, Replacing, SlotWatch};
 use super::start::Targets;
 use crate::config::Config;
+use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
+use crate::ledger::in_hand::{InHand, Lost};
 use crate::ledger::{LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, doubt, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -43,6 +45,7 @@ pub(super) struct Setting {
     pub(super) targets: Targets,
     pub(super) notify: mpsc::Sender<Notice>,
     pub(super) users: Arc<TransactionUsers>,
+    pub(super) appetite: Arc<Appetite>,
     pub(super) metrics: Metrics,
     pub(super) health: Arc<Health>,
     pub(super) shutdown: CancellationToken,
@@ -81,6 +84,8 @@ pub(super) enum ReadError {
     ReplacedOften(Duration),
     #[error(transparent)]
     FailPoint(#[from] failpoint::Tripped),
+    #[error("{0}; what it had is read again")]
+    Lost(Lost),
     #[error("the marker task ended abnormally")]
     Marker(#[source] tokio::task::JoinError),
 }
@@ -109,6 +114,15 @@ impl ReadError {
                     || matches!(error, ReplicationError::Server { problem: Problem::PublicationMissing, .. })
             }
             _ => false,
+        }
+    }
+}
+
+impl From<MarkError> for ReadError {
+    fn from(error: MarkError) -> Self {
+        match error {
+            MarkError::Ledger(error) => Self::Ledger(error),
+            MarkError::Lost(lost) => Self::Lost(lost),
         }
     }
 }
@@ -183,7 +197,7 @@ async fn read(
     {
         tracing::debug!(%error, "the session before could not be ended");
     }
-    slot::take(&setting.config, &session, &mut connection, replacing).await?;
+    let replayed_until = slot::take(&setting.config, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
     let members = site::load_members(&session, &hasher).await?;
@@ -223,7 +237,9 @@ async fn read(
     let marker = Marker {
         session: Arc::clone(&session),
         marks,
-        confirmed,
+        hand: InHand::new(confirmed),
+        appetite: Arc::clone(&setting.appetite),
+        replayed_until,
         seeded,
         notify: setting.notify.clone(),
         metrics: setting.metrics.clone(),
@@ -253,10 +269,11 @@ async fn read(
     drop(reader.handed);
     if let Ok(done) = tokio::time::timeout(CLOSE_MAX, &mut marking).await {
         done.map_err(ReadError::Marker)??;
+        reader.watch.close(&reader.session).await?;
     } else {
+        // Not in order: what is in hand is not known to be recorded.
         marking.abort();
     }
-    reader.watch.close(&reader.session).await?;
     reader.stream.close(CLOSE_MAX).await?;
     match stop {
         Stop::Shutdown => Ok(()),

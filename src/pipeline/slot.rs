@@ -129,13 +129,15 @@ fn doubtful(
     }
 }
 
-/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
+/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed. Where
+/// the reader before did not stop in order, the position up to which its commits may have been in hand: whoever they touched
+/// may have been sent something that the ledger does not know of.
 pub(super) async fn take(
     config: &Config,
     session: &Session,
     connection: &mut Connection,
     replacing: &mut Replacing,
-) -> Result<(), ReadError> {
+) -> Result<Lsn, ReadError> {
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
     let published = publication(session, &config.database.publication).await?;
@@ -192,7 +194,15 @@ pub(super) async fn take(
         slot_txns,
         publication: published,
     };
-    Ok(checkpoint.store(session).await?)
+    let replayed = held.is_some_and(|held| !held.closed);
+    let replayed_until = if replayed { wal_end(session).await? } else { Lsn::ZERO };
+    checkpoint.store(session).await?;
+    Ok(replayed_until)
+}
+
+async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
+    let rows = session.query("look where the WAL ends", "select pg_current_wal_insert_lsn()", &[]).await?;
+    Ok(rows.first().map_or(Lsn::ZERO, |row| Lsn(u64::from(row.get::<_, PgLsn>(0)))))
 }
 
 /// Makes a slot, in place of one that is of no use. Where the new one starts.

@@ -227,6 +227,21 @@ const PLANTED: &[Planted] = &[
         "delete from benefits.checkpoint",
     ),
     (
+        "rows that become current at an instant are found by scanning",
+        "alter table hr.job_pay add column starts_at timestamptz;
+         select benefits.describe_source('hr.job_pay', employee_key => 'employee_id', effective_from => 'starts_at')",
+        &["description.instants"],
+        "select benefits.describe_source('hr.job_pay', employee_key => 'employee_id', effective_from => 'effective_from');
+         alter table hr.job_pay drop column starts_at",
+    ),
+    (
+        "a column that people are searched by has gone",
+        "select benefits.describe_search('select id as employee_id, surname as name, ethnicity from hr.employee');
+         alter table hr.employee rename column ethnicity to ethnicity_1",
+        &["description.search"],
+        "alter table hr.employee rename column ethnicity_1 to ethnicity; select benefits.describe_search(null)",
+    ),
+    (
         "the service has too few connections",
         "alter role benefits_service connection limit 3",
         &["server.connections"],

@@ -4,7 +4,7 @@ use crate::for_each_major;
 use crate::support::site::{Site, eventually};
 
 /// Twelve people synced, of whom three may be ended at once.
-async fn guarded(major: u32) -> Site {
+pub async fn guarded(major: u32) -> Site {
     let mut site = Site::new(major).await;
     "[guard]\nminimum = 3\n".clone_into(&mut site.more);
     site.start().await;
@@ -32,7 +32,7 @@ async fn erase(site: &Site, ids: &str) {
 }
 
 /// Waits for a hold of so many people; its id and reason.
-async fn hold_of(site: &Site, count: usize) -> (i64, String) {
+pub async fn hold_of(site: &Site, count: usize) -> (i64, String) {
     eventually("people are held", async || {
         let sql =
             "select count(*) from benefits.hold where state = 'open' and cardinality(employee_ids) = $1";
@@ -80,26 +80,6 @@ for_each_major! {
         assert_eq!(site.hr.query_one(sql, &[]).await.unwrap().get::<_, &str>(0), "postgres");
         site.stop().await;
     }
-}
-
-#[tokio::test]
-async fn a_hold_names_whose_transaction_it_was_where_that_could_be_seen() {
-    let mut site = guarded(18).await;
-    site.logins = true;
-    site.stop().await;
-    site.start().await;
-    site.hr
-        .batch_execute("begin; update hr.employee set leave_date = '2027-03-31' where id <= 4; select pg_sleep(1); commit")
-        .await
-        .unwrap();
-    hold_of(&site, 4).await;
-    let row = site
-        .hr
-        .query_one("select transaction_user from benefits.hold where state = 'open'", &[])
-        .await
-        .unwrap();
-    assert_eq!(row.get::<_, Option<&str>>(0), Some("postgres"));
-    site.stop().await;
 }
 
 #[tokio::test]

@@ -176,6 +176,8 @@ for_each_major! {
         site.sandbox.arm(fault("slow-answer,delay=20s,next=1,on=writes"));
         surname(&site, 1, "Once").await;
         site.sandbox.until(|s| s.journal_of("1").len() > known).await;
+        // Once the slot has moved on the ledger knows of the write: what is read again is sent in full.
+        site.passed().await;
         process.kill9();
         site.start().await;
         site.settled().await;
@@ -185,6 +187,32 @@ for_each_major! {
         assert_eq!(after[0].body, after[1].body);
         assert!(after[1].replayed);
         assert_eq!(site.status("1").await.0, "successful");
+        site.stop().await;
+    }
+
+    async fn after_a_kill_in_the_instant_before_the_ledger_knows_of_a_write_everything_is_sent_above_it(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        site.sync(&["1"]).await;
+        site.stop().await;
+        let known = writes(&site, "1").len();
+        // The answer has come, and dies with the process before anything of it is recorded.
+        let process = site.spawn_armed("answer-received=abort@9");
+        site.until_ready().await;
+        let mut n = 0;
+        while site.get("/livez").await.0 == 200 {
+            n += 1;
+            surname(&site, 1, &format!("Try {n}")).await;
+        }
+        assert_eq!(process.ended().await.code(), None);
+        site.start().await;
+        site.settled().await;
+        let held = format!("Try {n}");
+        assert_eq!(site.held("1", "surname"), Some(held));
+        let after = writes(&site, "1").split_off(known);
+        versions_rise(&after);
+        let last: serde_json::Value = serde_json::from_slice(after.last().unwrap().body.as_ref().unwrap()).unwrap();
+        assert!(last.as_object().unwrap().len() > 10, "all that the platform may hold otherwise: {last}");
         site.stop().await;
     }
 

@@ -27,7 +27,11 @@ async fn at_rest(major: u32) -> (Site, Arc<Session>) {
 }
 
 async fn load(session: &Arc<Session>) -> Work {
-    work::load(session, vec!["1".to_owned()]).await.unwrap().pop().unwrap()
+    work::load(session, &[work::Wanted { employee_id: "1".to_owned(), in_hand: false }])
+        .await
+        .unwrap()
+        .pop()
+        .unwrap()
 }
 
 fn decided(work: &Work, state: StateName) -> Outcome {

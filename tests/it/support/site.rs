@@ -50,6 +50,8 @@ pub struct Site {
     pub more: String,
     /// More lines of `[benefits]`.
     pub benefits: String,
+    /// `benefits.email_source`.
+    pub email_source: &'static str,
     /// `reconcile.time_zone`.
     pub time_zone: &'static str,
     /// Whether the pipeline logs in as `benefits_service` and `benefits_reader`, not as the superuser.
@@ -89,6 +91,7 @@ impl Site {
             directory,
             more: String::new(),
             benefits: String::new(),
+            email_source: "work",
             time_zone: "Europe/London",
             logins: false,
             more_of_database: String::new(),
@@ -109,12 +112,13 @@ impl Site {
         let text = format!(
             "[database]\nurl = \"{}\"\n{}slot = \"{}\"\n{}[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"demo\"\nbase_url = \"{}\"\ntoken_file = \"{directory}/token\"\n\
-             email_source = \"work\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
+             email_source = \"{}\"\n{}\n[reconcile]\ntime_zone = \"{}\"\n[http]\nlisten = \"127.0.0.1:{}\"\n{}",
             url,
             replication,
             self.database.slot,
             self.more_of_database,
             self.sandbox.base_url(),
+            self.email_source,
             self.benefits,
             self.time_zone,
             self.http,
@@ -338,11 +342,16 @@ impl Drop for Process {
 
 /// The HR schema with its people, the ledger, the description.
 pub async fn prepare(url: &str) {
+    prepare_with(url, usize::try_from(PEOPLE).unwrap()).await;
+}
+
+/// The same with so many people.
+pub async fn prepare_with(url: &str, count: usize) {
     let mut client = connect(url).await;
     client.batch_execute(demo::SCHEMA).await.unwrap();
     let today = jiff::civil::date(2026, 11, 1);
     let mut generator = people::People::new(7, today);
-    people::load(&mut client, &mut generator, usize::try_from(PEOPLE).unwrap()).await.unwrap();
+    people::load(&mut client, &mut generator, count).await.unwrap();
     // Nobody is flawed, and nobody is a starter: a test makes that where it needs it.
     client
         .batch_execute("update hr.employee set title = 'Mx' where title is null or title = ''")

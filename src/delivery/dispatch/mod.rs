@@ -3,6 +3,11 @@
 //! A [`Dispatcher`] lives as long as its ledger session. Any error of the ledger ends it and everything under way with it;
 //! the intents are in the ledger, so that the next one takes up where it was. That is the same path as after a kill -9.
 
+mod halts;
+mod loading;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,34 +15,37 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::batcher::{Batcher, Ended};
-use super::client::{Client, SetupError};
-use super::decide::{Decision, Terms, decide};
-use super::gate::Gate;
-use super::guard::{self, Ending, Judged};
-use super::job::{self, Context, End, Reserved};
+use halts::{is_paused, show_halt};
+use loading::Loaded;
+
+use super::appetite::Appetite;
+use super::batcher::Ended;
+use super::client::SetupError;
+use super::context::{Context, context};
+use super::decide::Terms;
+use super::guard::{self, Judged};
+use super::job::End;
 use super::lanes::Lanes;
-use super::outcome::{Class, Failure, HaltReason};
+use super::outcome::Failure;
 use super::pace::Pace;
-use super::retry::Schedule;
 use super::site_rules::{self, Lists};
+use super::tickets::Tickets;
 use crate::config::Config;
-use crate::failpoint;
-use crate::ledger::outcomes::{self, Outcome, Postponed, Recorded};
-use crate::ledger::work::{self, Intent, Work, WorkError};
+use crate::ledger::in_hand::Ticket;
+use crate::ledger::work::{self, WorkError};
 use crate::ledger::{Checkpoint, LedgerError, Session, Site, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
 
-/// Employees that one statement loads.
-const LOAD_MAX: usize = 512;
-/// Loads under way at once: one is read while another one's rows are on their way.
-const LOADS_MAX: usize = 2;
 /// Employees under way, beyond which none is loaded.
 const UNDER_WAY_MAX: usize = 2048;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
+/// How long an employee in hand may wait for their turn before the ledger is told of them.
+const IN_HAND_MAX: Duration = Duration::from_millis(500);
+/// Deliveries a second from which on it is better to wait for room in hand than to mark.
+const FAST_PER_SECOND: f64 = 2_000.0;
 /// Between two scans when there is more than memory holds: each reads all that is pending.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
 /// How long a mass change may wait to be judged while people are delivered.
@@ -65,6 +73,8 @@ pub enum Notice {
         /// Whether the ledger has more.
         rescan: bool,
     },
+    /// Employees of commits in hand: they have no mark in the ledger.
+    InHand(Vec<(String, Ticket)>),
     /// Translations, levels or the description changed.
     Rules,
 }
@@ -101,11 +111,14 @@ pub struct Outfit {
     pub metrics: Metrics,
     /// Whether delivery is halted, for `/readyz`.
     pub halted: tokio::sync::watch::Sender<Option<String>>,
+    /// How many employees are taken in hand.
+    pub appetite: Arc<Appetite>,
 }
 
 /// What a spawned task brings back.
 enum Event {
-    Loaded { ids: Vec<String>, works: Result<Vec<Work>, WorkError> },
+    Loaded(Loaded),
+    MarkedOverdue { id: String, marked: Result<(), Ended> },
     Delivered { id: String, end: Result<End, Ended> },
     Judged(Result<Judged, WorkError>),
     Asked(Result<Lists, Box<Failure>>),
@@ -139,6 +152,8 @@ pub struct Dispatcher<'o> {
     lanes: Lanes,
     pace: Pace,
     loading: usize,
+    /// Employees in hand who wait in the lanes, and since when.
+    in_hand: HashMap<String, (Tickets, Instant)>,
     /// Mass changes are being judged.
     judging: bool,
     /// Since when there may be one that is not judged yet.
@@ -194,6 +209,7 @@ impl<'o> Dispatcher<'o> {
                 Instant::now(),
             ),
             loading: 0,
+            in_hand: HashMap::new(),
             judging: false,
             judge_wanted: None,
             scanned: Instant::now(),
@@ -227,6 +243,7 @@ impl<'o> Dispatcher<'o> {
                 self.scan().await?;
             }
             self.load_more();
+            self.show_appetite();
             let wake = self.lanes.next_wake(Instant::now()).into_iter().chain(self.scan_due_in()).min();
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -237,51 +254,43 @@ impl<'o> Dispatcher<'o> {
                 () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => {}
             }
         }
-        self.drain().await
+        self.drain(notices).await
     }
 
     /// What is under way ends by itself: every wait in it is bounded. The caller bounds the whole.
-    async fn drain(&mut self) -> Result<(), DeliveryError> {
-        // Who has not been sent yet is given back; the next start takes them up.
+    async fn drain(&mut self, notices: &mut mpsc::Receiver<Notice>) -> Result<(), DeliveryError> {
+        // Who has not been sent yet is given back, or marked; the next start takes them up.
+        self.outfit.appetite.close();
         self.context.gate.close();
-        while let Some(event) = self.events.join_next().await {
-            if let Event::Delivered { end, .. } = event.map_err(DeliveryError::Task)? {
-                end?;
+        loop {
+            while let Ok(notice) = notices.try_recv() {
+                if let Notice::InHand(employees) = notice {
+                    employees.into_iter().for_each(|(id, ticket)| self.take_in_hand(id, ticket));
+                }
+            }
+            self.mark_overdue(Duration::ZERO);
+            match self.events.join_next().await.transpose().map_err(DeliveryError::Task)? {
+                Some(Event::Delivered { end, .. }) => drop(end?),
+                Some(Event::MarkedOverdue { marked, .. }) => marked?,
+                Some(Event::Loaded(loaded)) => {
+                    loaded.tickets.into_iter().for_each(|(id, hand)| self.mark(id, hand));
+                }
+                Some(Event::Judged(_) | Event::Asked(_)) => {}
+                None => return Ok(()),
             }
         }
-        Ok(())
-    }
-
-    fn load_more(&mut self) {
-        let busy = self.lanes.under_way();
-        if busy > 0 && self.context.gate.is_on_trial() {
-            return;
-        }
-        let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
-        let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
-        if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
-            return;
-        }
-        let ids = self.lanes.take(room);
-        let session = Arc::clone(&self.session);
-        self.loading += 1;
-        self.events.spawn(async move {
-            let works = match work::load(&session, ids.clone()).await {
-                Ok(works) => match failpoint::hit("record-read").await {
-                    Ok(()) => Ok(works),
-                    Err(tripped) => Err(WorkError::Away(tripped.into())),
-                },
-                Err(error) => Err(error),
-            };
-            Event::Loaded { ids, works }
-        });
     }
 
     async fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
         match event {
-            Event::Loaded { ids, works } => {
+            Event::Loaded(loaded) => {
                 self.loading -= 1;
-                self.loaded(ids, works)
+                self.loaded(loaded)
+            }
+            Event::MarkedOverdue { id, marked } => {
+                marked?;
+                self.lanes.push(id, false);
+                Ok(())
             }
             Event::Asked(answer) => self.platform_answered(answer).await,
             Event::Delivered { id, end } => {
@@ -291,7 +300,7 @@ impl<'o> Dispatcher<'o> {
                     match end {
                         End::Settled(_) => self.resume(),
                         // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                        End::Postponed(_) | End::Held | End::Unjudged | End::Halt(_) => {
+                        End::Postponed(_) | End::Held | End::Unjudged | End::Marked | End::Halt(_) => {
                             self.context.gate.set_trial(false);
                         }
                     }
@@ -300,6 +309,7 @@ impl<'o> Dispatcher<'o> {
                     End::Settled(recorded) => {
                         self.lanes.finish(&id, !recorded.last);
                     }
+                    End::Marked => self.lanes.finish(&id, true),
                     End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
                     // Only the ledger knows when: the scan finds them.
                     End::Held => self.lanes.finish(&id, false),
@@ -350,87 +360,6 @@ impl<'o> Dispatcher<'o> {
         });
     }
 
-    fn loaded(&mut self, ids: Vec<String>, works: Result<Vec<Work>, WorkError>) -> Result<(), DeliveryError> {
-        let works = match works {
-            Ok(works) => works,
-            Err(WorkError::Away(error)) => return Err(error.into()),
-            Err(WorkError::Query(error)) => {
-                tracing::error!(%error, "the record query does not work: delivery is halted, changes are still collected");
-                self.halt("record-query");
-                for id in ids {
-                    self.lanes.postpone(&id, Instant::now() + ASK_EVERY);
-                }
-                return Ok(());
-            }
-        };
-        let mut rest: std::collections::HashSet<String> = ids.into_iter().collect();
-        for work in works {
-            rest.remove(&work.employee_id);
-            if work.rules_version > self.rules_version {
-                // Decided by the rules of before, a refusal that the new ones lift would stay for good.
-                self.rules_stale = true;
-                self.lanes.finish(&work.employee_id, true);
-            } else {
-                self.decided(work);
-            }
-        }
-        // Delivered by somebody else meanwhile, or not due yet: the scan knows.
-        for id in rest {
-            self.lanes.finish(&id, false);
-        }
-        Ok(())
-    }
-
-    fn decided(&mut self, work: Work) {
-        let terms = Terms {
-            rules: &self.rules,
-            key: &self.context.key,
-            min_interval: self.outfit.config.delivery.min_interval,
-        };
-        let context = Arc::clone(&self.context);
-        let id = work.employee_id.clone();
-        // Rejections and "in step" are recorded against the work as it was loaded.
-        let loaded = work.clone();
-        let decision = decide(work, &terms);
-        let ending = guard::ending(&loaded, &decision, &self.context.key);
-        match decision {
-            Decision::Wait(wait) => {
-                // In the ledger too: what only memory knew to wait would be found due by every scan.
-                self.events.spawn(async move {
-                    Event::Delivered { end: job::wait(&context, &loaded, wait).await, id }
-                });
-            }
-            Decision::InStep => {
-                self.events.spawn(async move {
-                    Event::Delivered { end: job::in_step(&context, &loaded).await, id }
-                });
-            }
-            Decision::Reject(rejection) => {
-                if matches!(rejection.code.as_str(), "unknown-value" | "no-package") {
-                    self.lists_max_age = LISTS_MAX_AGE_BLOCKED;
-                }
-                self.events.spawn(async move {
-                    let end = match held_back(&context, ending).await {
-                        Ok(None) => job::reject(&context, loaded, rejection).await,
-                        Ok(Some(end)) => Ok(end),
-                        Err(ended) => Err(ended),
-                    };
-                    Event::Delivered { end, id }
-                });
-            }
-            Decision::Send(draft) => {
-                self.events.spawn(async move {
-                    let end = match held_back(&context, ending).await {
-                        Ok(None) => job::deliver(&context, draft).await,
-                        Ok(Some(end)) => Ok(end),
-                        Err(ended) => Err(ended),
-                    };
-                    Event::Delivered { end, id }
-                });
-            }
-        }
-    }
-
     async fn noticed(&mut self, notice: Notice) -> Result<(), DeliveryError> {
         match notice {
             Notice::Marked { employees, rescan } => {
@@ -443,12 +372,39 @@ impl<'o> Dispatcher<'o> {
                     self.judge();
                 }
             }
+            Notice::InHand(employees) => {
+                for (id, ticket) in employees {
+                    self.take_in_hand(id, ticket);
+                }
+            }
             Notice::Rules => {
                 self.reload_rules().await?;
                 self.lanes.more_in_ledger();
             }
         }
         Ok(())
+    }
+
+    fn take_in_hand(&mut self, id: String, ticket: Ticket) {
+        self.lanes.push_in_hand(id.clone());
+        match self.in_hand.entry(id) {
+            Entry::Occupied(mut held) => held.get_mut().0.add(ticket.into()),
+            Entry::Vacant(place) => {
+                place.insert((ticket.into(), Instant::now()));
+            }
+        }
+    }
+
+    /// Tells the marker how many employees may be in hand: none while nothing, or only a probe, can go.
+    fn show_appetite(&self) {
+        let open = self.asked && !self.paused && !self.doubted && self.context.gate.room(2) == 2;
+        let settles = !self.outfit.config.delivery.settle.is_zero();
+        if open && !settles {
+            let slow = self.pace.is_slower_than(FAST_PER_SECOND, Instant::now());
+            self.outfit.appetite.set(self.pace.under_way_max(), !slow);
+        } else {
+            self.outfit.appetite.close();
+        }
     }
 
     async fn reload_rules(&mut self) -> Result<(), DeliveryError> {
@@ -479,27 +435,6 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
-    /// Whether delivery waits: paused by a person, or for the comparison with the platform.
-    async fn look_at_site(&mut self) -> Result<Site, DeliveryError> {
-        let site = Site::load(&self.session).await?;
-        let doubted = site.doubt.as_deref() == Some(doubt::PLATFORM);
-        self.paused = is_paused(&site);
-        if doubted != self.doubted {
-            self.doubted = doubted;
-            if doubted {
-                tracing::warn!("delivery waits until everyone was compared with the platform");
-            } else {
-                tracing::info!("the comparison with the platform has ended; delivery goes on");
-            }
-            if self.context.gate.halted().is_none() {
-                let code = doubted.then_some("platform-doubt");
-                self.outfit.metrics.halted(code);
-                self.outfit.halted.send_replace(code.map(str::to_owned));
-            }
-        }
-        Ok(site)
-    }
-
     async fn tick(&mut self) -> Result<(), DeliveryError> {
         let site = self.look_at_site().await?;
         let halted = self.context.gate.halted();
@@ -521,6 +456,7 @@ impl<'o> Dispatcher<'o> {
         if self.ticks.is_multiple_of(RESCUE_EVERY) {
             work::rescue(&self.session).await?;
         }
+        self.mark_overdue(IN_HAND_MAX);
         self.judge();
         if self.lanes.is_plentiful() {
             self.lanes.more_in_ledger();
@@ -530,88 +466,12 @@ impl<'o> Dispatcher<'o> {
         self.outfit.metrics.breaker(self.context.gate.breaker());
         Ok(())
     }
-
-    /// Asks for the platform, its picklists and packages; a halt that the platform caused ends when it answers well.
-    /// Beside everything else: a platform that is slow to say so must not stop what goes well.
-    fn ask_platform(&mut self) {
-        if std::mem::replace(&mut self.asking, true) {
-            return;
-        }
-        self.asked_at = Instant::now();
-        let context = Arc::clone(&self.context);
-        self.events.spawn(async move { Event::Asked(site_rules::from_platform(&context.client).await) });
-    }
-
-    async fn platform_answered(&mut self, answer: Result<Lists, Box<Failure>>) -> Result<(), DeliveryError> {
-        self.asking = false;
-        self.asked = true;
-        match answer {
-            Ok(lists) => {
-                self.rules_version = work::rules_version(&self.session).await?;
-                if site_rules::store(&self.session, &lists).await? {
-                    tracing::info!(
-                        "the platform's picklists or packages have changed: whoever they blocked is tried again"
-                    );
-                    self.lanes.more_in_ledger();
-                }
-                self.rules =
-                    Arc::new(site_rules::load(&self.session, &self.outfit.config, None).await?.with(lists));
-                self.lists_at = Instant::now();
-                self.lists_max_age = LISTS_MAX_AGE;
-                match self.context.gate.halted().as_deref() {
-                    None | Some(ANOTHER_WRITER) => {}
-                    Some(code) if HaltReason::is_over_when_asked_well(code) => self.resume(),
-                    // Reading proves nothing of writing, nor of our own query: one employee tries.
-                    Some(_) => {
-                        self.context.gate.set_trial(true);
-                        self.lanes.more_in_ledger();
-                    }
-                }
-            }
-            Err(failure) => self.platform_failed(&failure),
-        }
-        Ok(())
-    }
-
-    fn platform_failed(&mut self, failure: &Failure) {
-        match &failure.class {
-            Class::Halt { reason } => self.halt(reason.as_str()),
-            _ => {
-                tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without");
-            }
-        }
-    }
-
-    /// Stored before anything else is looked at: what the ledger does not show as halted counts as resumed by a person.
-    fn halt(&mut self, code: &str) {
-        self.context.gate.set_trial(false);
-        if self.context.gate.halted().is_none() {
-            tracing::error!(code, "delivery is halted for the site; changes are still collected");
-            self.context.gate.halt(code);
-            self.outfit.metrics.halted(Some(code));
-            self.outfit.halted.send_replace(Some(code.to_owned()));
-            self.unshown = Some(Some(code.to_owned()));
-        }
-    }
-
-    fn resume(&mut self) {
-        tracing::info!("delivery goes on");
-        self.context.gate.resume();
-        self.outfit.metrics.halted(None);
-        self.outfit.halted.send_replace(None);
-        self.unshown = Some(None);
-        self.lanes.more_in_ledger();
-    }
 }
 
-fn is_paused(site: &Site) -> bool {
-    site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform")
-}
-
-/// Shows a halt to people.
-async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
-    let sql = "update benefits.site set halted_code = $1 where halted_code is distinct from $1";
-    session.execute("show a halt", sql, &[&code]).await.map(|_| ())
+impl Drop for Dispatcher<'_> {
+    fn drop(&mut self) {
+        self.outfit.appetite.close();
+    }
 }
 
 fn batcher_ended(ended: Result<Result<(), LedgerError>, JoinError>) -> DeliveryError {
@@ -620,122 +480,4 @@ fn batcher_ended(ended: Result<Result<(), LedgerError>, JoinError>) -> DeliveryE
         Ok(Err(error)) => error.into(),
         Err(error) => DeliveryError::Task(error),
     }
-}
-
-async fn context(
-    outfit: &Outfit,
-    token: i64,
-    session: &Arc<Session>,
-    tasks: &mut JoinSet<Result<(), LedgerError>>,
-) -> Result<Context, DeliveryError> {
-    let config = &outfit.config;
-    let writer = Session::connect(&outfit.target, "benefits-sync intents").await?;
-    let recorder = Session::connect(&outfit.target, "benefits-sync outcomes").await?;
-    let (for_postponed, for_known, for_guard) =
-        (Arc::clone(&recorder), Arc::clone(session), Arc::clone(session));
-    let limits = config.guard.clone();
-    Ok(Context {
-        client: Client::new(config)?,
-        gate: Gate::new(&config.delivery),
-        schedule: Schedule::new(config.delivery.backoff_min, config.delivery.backoff_max),
-        key: outfit.key.clone(),
-        platform_id: config.benefits.platform_id.clone(),
-        link_check: config.benefits.link_check,
-        token,
-        intents: Batcher::spawn(tasks, move |intents| write_intents(Arc::clone(&writer), token, intents)),
-        outcomes: Batcher::spawn(tasks, move |outcomes| record_outcomes(Arc::clone(&recorder), outcomes)),
-        postponed: Batcher::spawn(tasks, move |postponed| {
-            postpone(Arc::clone(&for_postponed), token, postponed)
-        }),
-        acquaintances: Batcher::spawn(tasks, move |ids| are_known(Arc::clone(&for_known), ids)),
-        endings: Batcher::spawn(tasks, move |endings: Vec<Ending>| {
-            let (session, limits) = (Arc::clone(&for_guard), limits.clone());
-            async move { guard::admit(&session, &limits, &endings).await }
-        }),
-        metrics: outfit.metrics.clone(),
-    })
-}
-
-async fn held_back(context: &Context, ending: Option<Ending>) -> Result<Option<End>, Ended> {
-    match ending {
-        Some(ending) => job::held_back(context, ending).await,
-        None => Ok(None),
-    }
-}
-
-async fn write_intents(
-    session: Arc<Session>,
-    token: i64,
-    intents: Vec<Intent>,
-) -> Result<Vec<Reserved>, LedgerError> {
-    match work::write_intents(&session, token, &intents).await {
-        Ok(ours) => {
-            let ours: std::collections::HashSet<String> = ours.into_iter().collect();
-            let reserved = |intent: &Intent| {
-                if ours.contains(&intent.employee_id) { Reserved::Ours } else { Reserved::NotOurs }
-            };
-            Ok(intents.iter().map(reserved).collect())
-        }
-        // Two employees want one account: one at a time, so that exactly one of them is told.
-        Err(error) if work::is_taken(&error) => {
-            let mut reserved = Vec::with_capacity(intents.len());
-            for intent in intents {
-                reserved.push(
-                    match work::write_intents(&session, token, std::slice::from_ref(&intent)).await {
-                        Ok(ours) if ours.is_empty() => Reserved::NotOurs,
-                        Ok(_) => Reserved::Ours,
-                        Err(error) if work::is_taken(&error) => Reserved::AccountTaken,
-                        Err(error) => return Err(error),
-                    },
-                );
-            }
-            Ok(reserved)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-async fn record_outcomes(
-    session: Arc<Session>,
-    outcomes: Vec<Outcome>,
-) -> Result<Vec<Option<Recorded>>, LedgerError> {
-    let recorded = match outcomes::record(&session, &outcomes).await {
-        Err(error) if work::is_taken(&error) => record_singly(&session, &outcomes).await?,
-        recorded => recorded?,
-    };
-    failpoint::hit("outcome-recorded").await?;
-    let mut recorded: std::collections::HashMap<String, Recorded> =
-        recorded.into_iter().map(|recorded| (recorded.employee_id.clone(), recorded)).collect();
-    Ok(outcomes.iter().map(|outcome| recorded.remove(&outcome.employee_id)).collect())
-}
-
-/// The platform has answered about an account that the ledger holds for another employee. That is between those two, and
-/// a person's to decide; nobody else waits for it.
-async fn record_singly(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recorded>, LedgerError> {
-    let mut recorded = Vec::with_capacity(outcomes.len());
-    for outcome in outcomes {
-        match outcomes::record(session, std::slice::from_ref(outcome)).await {
-            Err(error) if work::is_taken(&error) => {
-                recorded.extend(outcomes::record(session, &[job::not_theirs(outcome)]).await?);
-            }
-            one => recorded.extend(one?),
-        }
-    }
-    Ok(recorded)
-}
-
-async fn postpone(
-    session: Arc<Session>,
-    token: i64,
-    postponed: Vec<Postponed>,
-) -> Result<Vec<()>, LedgerError> {
-    outcomes::postpone(&session, token, &postponed).await?;
-    Ok(vec![(); postponed.len()])
-}
-
-async fn are_known(session: Arc<Session>, ids: Vec<String>) -> Result<Vec<bool>, LedgerError> {
-    let sql = "select employee_id from benefits.enrolment where employee_id = any ($1::text[])";
-    let rows = session.query("look for an employee", sql, &[&ids]).await?;
-    let known: std::collections::HashSet<&str> = rows.iter().map(|row| row.get(0)).collect();
-    Ok(ids.iter().map(|id| known.contains(id.as_str())).collect())
 }

@@ -1,0 +1,217 @@
+//! From the lanes to a decision: employees are loaded in batches, and each goes the way that its work asks for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{ASK_EVERY, DeliveryError, Dispatcher, Event, LISTS_MAX_AGE_BLOCKED};
+use crate::delivery::batcher::Ended;
+use crate::delivery::context::Context;
+use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
+use crate::delivery::guard::{self, Ending};
+use crate::delivery::job::{self, End};
+use crate::delivery::tickets::Tickets;
+use crate::failpoint;
+use crate::ledger::work::{self, Wanted, Work, WorkError};
+
+/// Employees that one statement loads.
+const LOAD_MAX: usize = 512;
+/// Loads under way at once: one is read while another one's rows are on their way.
+const LOADS_MAX: usize = 2;
+
+/// What a load brings back.
+pub(super) struct Loaded {
+    wanted: Vec<Wanted>,
+    pub(super) tickets: HashMap<String, Tickets>,
+    works: Result<Vec<Work>, WorkError>,
+}
+
+impl Dispatcher<'_> {
+    pub(super) fn load_more(&mut self) {
+        let busy = self.lanes.under_way();
+        if busy > 0 && self.context.gate.is_on_trial() {
+            return;
+        }
+        let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
+        let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
+        if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
+            return;
+        }
+        let mut tickets = HashMap::new();
+        let wanted: Vec<Wanted> = self
+            .lanes
+            .take(room)
+            .into_iter()
+            .map(|employee_id| {
+                let hand = self.in_hand.remove(&employee_id);
+                let in_hand = hand.is_some();
+                tickets.extend(hand.map(|(tickets, _)| (employee_id.clone(), tickets)));
+                Wanted { employee_id, in_hand }
+            })
+            .collect();
+        let session = Arc::clone(&self.session);
+        self.loading += 1;
+        self.events.spawn(async move {
+            let works = match work::load(&session, &wanted).await {
+                Ok(works) => match failpoint::hit("record-read").await {
+                    Ok(()) => Ok(works),
+                    Err(tripped) => Err(WorkError::Away(tripped.into())),
+                },
+                Err(error) => Err(error),
+            };
+            Event::Loaded(Loaded { wanted, tickets, works })
+        });
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Loaded) -> Result<(), DeliveryError> {
+        let Loaded { wanted, mut tickets, works } = loaded;
+        let works = match works {
+            Ok(works) => works,
+            Err(WorkError::Away(error)) => return Err(error.into()),
+            Err(WorkError::Query(error)) => {
+                tracing::error!(%error, "the record query does not work: delivery is halted, changes are still collected");
+                self.halt("record-query");
+                for Wanted { employee_id, .. } in wanted {
+                    match tickets.remove(&employee_id) {
+                        Some(hand) => self.mark(employee_id, hand),
+                        None => self.lanes.postpone(&employee_id, Instant::now() + ASK_EVERY),
+                    }
+                }
+                return Ok(());
+            }
+        };
+        let mut rest: HashSet<String> = wanted.into_iter().map(|wanted| wanted.employee_id).collect();
+        for work in works {
+            rest.remove(&work.employee_id);
+            let hand = tickets.remove(&work.employee_id);
+            if work.rules_version > self.rules_version {
+                // Decided by the rules of before, a refusal that the new ones lift would stay for good.
+                self.rules_stale = true;
+                match hand {
+                    Some(hand) => self.mark(work.employee_id, hand),
+                    None => self.lanes.finish(&work.employee_id, true),
+                }
+            } else {
+                self.decided(work, hand);
+            }
+        }
+        for id in rest {
+            match tickets.remove(&id) {
+                // Somebody else delivers them, or they have to wait.
+                Some(hand) => self.mark(id, hand),
+                // Delivered by somebody else meanwhile, or not due yet: the scan knows.
+                None => self.lanes.finish(&id, false),
+            }
+        }
+        Ok(())
+    }
+
+    fn decided(&mut self, work: Work, hand: Option<Tickets>) {
+        let terms = Terms {
+            rules: &self.rules,
+            key: &self.context.key,
+            min_interval: self.outfit.config.delivery.min_interval,
+        };
+        let decision = decide(&work, &terms);
+        let ending = guard::ending(&work, &decision, &self.context.key);
+        if let Some(hand) = hand {
+            return self.decided_in_hand(work, decision, ending.is_some(), hand);
+        }
+        let context = Arc::clone(&self.context);
+        let id = work.employee_id.clone();
+        match decision {
+            Decision::Wait(wait) => {
+                // In the ledger too: what only memory knew to wait would be found due by every scan.
+                self.events.spawn(async move {
+                    Event::Delivered { end: job::wait(&context, &work, wait).await, id }
+                });
+            }
+            Decision::InStep => {
+                self.events
+                    .spawn(async move { Event::Delivered { end: job::in_step(&context, &work).await, id } });
+            }
+            Decision::Reject(rejection) => {
+                if matches!(rejection.code.as_str(), "unknown-value" | "no-package") {
+                    self.lists_max_age = LISTS_MAX_AGE_BLOCKED;
+                }
+                self.events.spawn(async move {
+                    let end = match held_back(&context, ending).await {
+                        Ok(None) => job::reject(&context, work, rejection).await,
+                        Ok(Some(end)) => Ok(end),
+                        Err(ended) => Err(ended),
+                    };
+                    Event::Delivered { end, id }
+                });
+            }
+            Decision::Send(plan) => {
+                self.events.spawn(async move {
+                    let end = match held_back(&context, ending).await {
+                        Ok(None) => job::deliver(&context, draft(work, plan), None).await,
+                        Ok(Some(end)) => Ok(end),
+                        Err(ended) => Err(ended),
+                    };
+                    Event::Delivered { end, id }
+                });
+            }
+        }
+    }
+
+    /// In hand nothing is done but an ordinary update. Everything else is marked, and comes again from the ledger.
+    fn decided_in_hand(&mut self, work: Work, decision: Decision, ends: bool, hand: Tickets) {
+        let ordinary = work.is_unmarked() && work.is_in_order() && !ends;
+        match decision {
+            Decision::InStep if ordinary => {
+                hand.settle();
+                self.lanes.finish(&work.employee_id, false);
+            }
+            Decision::Send(plan) if ordinary && plan.opening == Opening::Update => {
+                let context = Arc::clone(&self.context);
+                let id = work.employee_id.clone();
+                self.events.spawn(async move {
+                    let end = job::deliver(&context, draft(work, plan), Some(hand)).await;
+                    Event::Delivered { end, id }
+                });
+            }
+            _ => self.mark(work.employee_id, hand),
+        }
+    }
+
+    /// Marks an employee in hand after all.
+    pub(super) fn mark(&mut self, id: String, hand: Tickets) {
+        let context = Arc::clone(&self.context);
+        self.events.spawn(async move {
+            let end = job::mark(&context, &id, hand, None, false).await.map(|_| End::Marked);
+            Event::Delivered { end, id }
+        });
+    }
+
+    /// Marks whoever has been in hand for so long: nobody holds the slot back while delivery has other work, or none.
+    pub(super) fn mark_overdue(&mut self, after: Duration) {
+        let overdue: Vec<String> = self
+            .in_hand
+            .iter()
+            .filter(|(_, (_, since))| since.elapsed() >= after)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in overdue {
+            if let Some((hand, _)) = self.in_hand.remove(&id) {
+                let context = Arc::clone(&self.context);
+                self.events.spawn(async move {
+                    let marked = job::mark(&context, &id, hand, None, false).await;
+                    Event::MarkedOverdue { id, marked: marked.map(drop) }
+                });
+            }
+        }
+    }
+}
+
+fn draft(work: Work, plan: Box<Plan>) -> Box<Draft> {
+    Box::new(Draft { work, plan: *plan })
+}
+
+async fn held_back(context: &Context, ending: Option<Ending>) -> Result<Option<End>, Ended> {
+    match ending {
+        Some(ending) => job::held_back(context, ending).await,
+        None => Ok(None),
+    }
+}
