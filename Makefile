@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test soak lint deb check clean
+.PHONY: help demo test soak bench lint deb check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -21,6 +21,11 @@ test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 soak: ## The simulation with many seeds (SEEDS=200, FIRST_SEED=1), or with one again (SEED=17)
 	@tests/postgres/fetch 18
 	@SEEDS=$(or $(SEEDS),50) $(CARGO) test --locked --test it simulation:: -- --nocapture
+
+bench: ## Every benchmark beside pg_recvlogical, with targets and verdicts; writes the README's table (ARGS="burst latency": those)
+	@tests/postgres/fetch 18
+	@$(CARGO) bench --locked --bench micro
+	@$(CARGO) bench --locked --bench pipeline -- $(or $(ARGS),--write)
 
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run

@@ -21,13 +21,20 @@ const FLOOR: &str = "bench_floor";
 const SCHEMA: &str = "
 create schema hr;
 create table hr.person (
-    id bigint primary key, title text, forenames text, surname text, date_of_birth date, gender text, email text,
-    mobile text, annual_pay numeric(12,2), pay_basis text, pay_frequency text, pay_change_reason text, last_seen bigint
+    id {key} primary key, n bigint unique, title text, forenames text, surname text, date_of_birth date, gender text,
+    email text, mobile text, annual_pay numeric(12,2), pay_basis text, pay_frequency text, pay_change_reason text
 ) with (fillfactor = 50);
 create procedure hr.change(employees bigint, rows_each bigint, mark text) language plpgsql as $$
 begin
     for low in 0 .. employees - 1 by rows_each loop
-        update hr.person set mobile = mark || id where id > low and id <= low + rows_each;
+        update hr.person set mobile = mark || n where n > low and n <= low + rows_each;
+        commit;
+    end loop;
+end $$;
+create procedure hr.hot(changes bigint, employees bigint, mark bigint) language plpgsql as $$
+begin
+    for change in 0 .. changes - 1 loop
+        update hr.person set mobile = (mark + change / employees)::text where n = 1 + change % employees;
         commit;
     end loop;
 end $$;
@@ -36,8 +43,8 @@ declare batch bigint := 0;
 begin
     while batch * 100 < changes loop
         update hr.person set mobile = mark || batch
-        where id > employees + (batch * 99) % (strangers - 99) and id <= employees + (batch * 99) % (strangers - 99) + 99;
-        update hr.person set mobile = mark || batch where id = 1 + batch % employees;
+        where n > employees + (batch * 99) % (strangers - 99) and n <= employees + (batch * 99) % (strangers - 99) + 99;
+        update hr.person set mobile = mark || batch where n = 1 + batch % employees;
         commit;
         batch := batch + 1;
     end loop;
@@ -52,11 +59,36 @@ select benefits.describe_record($$
 select benefits.describe_source('hr.person', employee_key => 'id');
 ";
 
+/// What employees are known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    Bigint,
+    Uuid,
+}
+
+impl Keys {
+    fn type_name(self) -> &'static str {
+        match self {
+            Self::Bigint => "bigint",
+            Self::Uuid => "uuid",
+        }
+    }
+
+    /// The key of the `n`th person, in SQL.
+    fn of(self, n: &str) -> String {
+        match self {
+            Self::Bigint => n.to_owned(),
+            Self::Uuid => format!("md5({n}::text)::uuid"),
+        }
+    }
+}
+
 pub struct BenchSite {
     cluster: Cluster,
     client: Client,
     directory: tempfile::TempDir,
-    employees: u64,
+    keys: Keys,
+    pub employees: u64,
     tag: std::sync::atomic::AtomicU64,
 }
 
@@ -66,9 +98,9 @@ pub struct Cost {
     wal_bytes: f64,
     fsyncs: f64,
     statements: f64,
-    server_cpu_micros: f64,
-    cpu_micros: f64,
-    rss_mb: f64,
+    pub server_cpu_micros: f64,
+    pub cpu_micros: f64,
+    pub rss_mb: f64,
 }
 
 impl std::fmt::Display for Cost {
@@ -102,7 +134,7 @@ impl Cost {
 }
 
 impl BenchSite {
-    pub async fn new(employees: u64) -> Self {
+    pub async fn new(employees: u64, keys: Keys) -> Self {
         let binaries = Binaries::newest().expect("tests/postgres/fetch 18");
         let options = ClusterOptions::new(binaries)
             .setting("fsync", "on")
@@ -111,17 +143,18 @@ impl BenchSite {
             .setting("checkpoint_timeout", "30min");
         let cluster = Cluster::start(options).await.expect("a cluster");
         let client = connect(&cluster.url("postgres")).await;
-        client.batch_execute(SCHEMA).await.unwrap();
+        client.batch_execute(&SCHEMA.replace("{key}", keys.type_name())).await.unwrap();
         let people = format!(
-            "insert into hr.person select g, 'Ms', 'Ann', 'Smith', '1980-01-01', 'Female', 'p' || g || '@example.com', null, \
-             30000 + g % 50000, 'Annual', 'Monthly', 'Annual review', 0 from generate_series(1, {}) as g; \
+            "insert into hr.person select {}, g, 'Ms', 'Ann', 'Smith', '1980-01-01', 'Female', 'p' || g || '@example.com', \
+             null, 30000 + g % 50000, 'Annual', 'Monthly', 'Annual review' from generate_series(1, {}) as g; \
              analyze; checkpoint;",
+            keys.of("g"),
             employees + STRANGERS
         );
         client.batch_execute(&people).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("token"), "bench").unwrap();
-        let site = Self { cluster, client, directory, employees, tag: 1_000_000_000.into() };
+        let site = Self { cluster, client, directory, keys, employees, tag: 1_000_000_000.into() };
         let config = Config::load(&site.config("http://127.0.0.1:1/api/v1", "")).unwrap();
         let admin = Target::parse(&site.url()).unwrap();
         setup::apply(&admin, &config).await.unwrap();
@@ -173,15 +206,45 @@ impl BenchSite {
 
     pub async fn sync_everyone(&self) {
         let sql = format!(
-            "select benefits.sync(array(select g::text from generate_series(1, {}) as g))",
+            "select benefits.sync(array(select ({})::text from generate_series(1, {}) as g))",
+            self.keys.of("g"),
             self.employees
         );
         self.client.batch_execute(&sql).await.unwrap();
     }
 
     pub async fn change_everyone(&self, rows: u64, round: u64) {
+        self.call(&format!("hr.change({}, {rows}, 'r{rows}x{round}-')", self.employees)).await;
+        self.client.batch_execute("checkpoint").await.unwrap();
+    }
+
+    /// Single-row transactions of the first so many employees.
+    pub async fn change_some(&self, employees: u64, round: u64) {
+        self.call(&format!("hr.change({employees}, 1, 's{round}-')")).await;
+    }
+
+    /// Changes of the first so many employees in turn, by commits of their own; the tag of each one's last.
+    pub async fn hot_changes(&self, changes: u64, employees: u64) -> u64 {
+        let first = self.tag.fetch_add(changes, Ordering::Relaxed);
+        self.call(&format!("hr.hot({changes}, {employees}, {first})")).await;
+        first + changes / employees - 1
+    }
+
+    async fn call(&self, procedure: &str) {
+        for statement in
+            ["set synchronous_commit = off", &format!("call {procedure}"), "reset synchronous_commit"]
+        {
+            self.client.batch_execute(statement).await.unwrap();
+        }
+    }
+
+    /// Everybody linked, as after a first sync that nobody made; what the platform holds is not known.
+    pub async fn link_everyone(&self) {
         let sql = format!(
-            "set synchronous_commit = off; call hr.change({}, {rows}, 'r{rows}x{round}-'); reset synchronous_commit; checkpoint",
+            "insert into benefits.employee (employee_id) select g::text from generate_series(1, {0}) as g on conflict do nothing; \
+             insert into benefits.enrolment (employee_id, platform_id, benefits_id, linked, requested_by, outcome) \
+             select g::text, 'bench', 'b' || g, true, 'bench', 'successful' from generate_series(1, {0}) as g; \
+             vacuum analyze benefits.enrolment; checkpoint",
             self.employees
         );
         for statement in sql.split("; ") {
@@ -189,20 +252,41 @@ impl BenchSite {
         }
     }
 
-    pub async fn make_noise(&self, changes: u64, round: u64) {
+    /// Until the comparison of a first start is over.
+    pub async fn until_compared(&self) {
+        until(async || {
+            let sql = "select doubt is null from benefits.site";
+            self.client.query_one(sql, &[]).await.unwrap().get(0)
+        })
+        .await;
+    }
+
+    /// Another session with a snapshot that stays open until it is dropped.
+    pub async fn old_snapshot(&self) -> Client {
+        let holder = connect(&self.url()).await;
+        holder.batch_execute("begin isolation level repeatable read; select 1").await.unwrap();
+        holder
+    }
+
+    /// WAL bytes that the slot has not confirmed, and that it keeps from being removed.
+    pub async fn wal_behind(&self) -> (u64, u64) {
         let sql = format!(
-            "set synchronous_commit = off; call hr.noise({changes}, {}, {STRANGERS}, 'n{round}-'); reset synchronous_commit; checkpoint",
-            self.employees
+            "select pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::float8, \
+             pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 from pg_replication_slots where slot_name = '{SLOT}'"
         );
-        for statement in sql.split("; ") {
-            self.client.batch_execute(statement).await.unwrap();
-        }
+        let row = self.client.query_one(&sql, &[]).await.unwrap();
+        (row.get::<_, f64>(0) as u64, row.get::<_, f64>(1) as u64)
+    }
+
+    pub async fn make_noise(&self, changes: u64, round: u64) {
+        self.call(&format!("hr.noise({changes}, {}, {STRANGERS}, 'n{round}-')", self.employees)).await;
+        self.client.batch_execute("checkpoint").await.unwrap();
     }
 
     /// One change with a tag that the platform sees; when its commit was acknowledged.
     pub async fn tagged_change(&self, employee: u64) -> (u64, Instant) {
         let tag = self.tag.fetch_add(1, Ordering::Relaxed);
-        let sql = format!("update hr.person set mobile = '{tag}' where id = {employee}");
+        let sql = format!("update hr.person set mobile = '{tag}' where n = {employee}");
         self.client.batch_execute(&sql).await.unwrap();
         (tag, Instant::now())
     }
@@ -274,15 +358,15 @@ impl BenchSite {
         let ids = processes
             .filter_map(|entry| entry.file_name().into_string().ok())
             .filter(|id| id.parse::<u32>().is_ok());
-        let ticks: f64 = ids
+        let ticks: u64 = ids
             .filter_map(|id| {
                 let stat = stat_of(&id)?;
-                let is_server = id.parse::<f64>().ok()? == postmaster;
-                let ended = if is_server { stat[13] + stat[14] } else { 0.0 };
+                let is_server = id.parse() == Ok(postmaster);
+                let ended = if is_server { stat[13] + stat[14] } else { 0 };
                 (is_server || stat[1] == postmaster).then(|| stat[11] + stat[12] + ended)
             })
             .sum();
-        ticks * 10_000.0
+        ticks as f64 * 10_000.0
     }
 
     /// The time of a commit that waits for the disk.
@@ -307,12 +391,20 @@ impl Process {
     /// User and system time so far.
     pub fn cpu_seconds(&self) -> f64 {
         let stat = stat_of(&self.child.id().to_string()).unwrap();
-        (stat[11] + stat[12]) / 100.0
+        (stat[11] + stat[12]) as f64 / 100.0
     }
 
     pub fn rss_max_mb(&self) -> f64 {
+        self.memory("VmHWM")
+    }
+
+    pub fn rss_mb(&self) -> f64 {
+        self.memory("VmRSS")
+    }
+
+    fn memory(&self, which: &str) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(which)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
     }
 
@@ -332,10 +424,10 @@ impl Drop for Process {
 
 /// The fields of `/proc/ID/stat` from the state on, as numbers: the parent at 1, user and system time at 11 and 12, those of
 /// children that have ended at 13 and 14.
-fn stat_of(id: &str) -> Option<Vec<f64>> {
+fn stat_of(id: &str) -> Option<Vec<u64>> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let after = stat.rsplit(')').next()?;
-    Some(after.split_whitespace().map(|field| field.parse().unwrap_or(0.0)).collect())
+    Some(after.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect())
 }
 
 pub fn median(values: &mut [f64]) -> f64 {
@@ -353,6 +445,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
 
 async fn connect(url: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
-    tokio::spawn(async move { connection.await.expect("the connection") });
+    // It ends with the cluster at the latest.
+    tokio::spawn(async move { drop(connection.await) });
     client
 }

@@ -1,7 +1,7 @@
 //! A platform that says yes to everything as fast as it can: what is measured is the client, not this.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,10 +13,16 @@ use tokio::sync::mpsc;
 pub struct Seen {
     pub writes: AtomicU64,
     pub finds: AtomicU64,
+    /// Every write is answered 503.
+    pub down: AtomicBool,
 }
 
-/// The tag of a request (its `mobile`), and when it was there.
-pub type Arrival = (u64, Instant);
+/// A request that carried a tag (its `mobile`).
+pub struct Arrival {
+    pub tag: u64,
+    pub path: String,
+    pub at: Instant,
+}
 
 pub struct Platform {
     pub url: String,
@@ -72,7 +78,9 @@ async fn serve(
         let at = Instant::now();
         let body = buffer.get(head.len() + 4..whole)?;
         if let (Some(arrivals), Some(tag)) = (&arrivals, tag(body)) {
-            arrivals.send((tag, at)).ok()?;
+            let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+            // Whoever listened may have heard enough.
+            drop(arrivals.send(Arrival { tag, path, at }));
         }
         let answer = answer(&head, &seen);
         if length > 0 && !delay.is_zero() {
@@ -86,7 +94,10 @@ async fn serve(
 fn answer(head: &str, seen: &Seen) -> String {
     let target = head.split(' ').nth(1).unwrap_or_default();
     let path = target.split('?').next().unwrap_or_default();
-    let (status, body) = if head.starts_with("POST") {
+    let writes = head.starts_with("POST") || head.starts_with("PATCH");
+    let (status, body) = if writes && seen.down.load(Ordering::Relaxed) {
+        ("503 Service Unavailable", "{}".to_owned())
+    } else if head.starts_with("POST") {
         let number = seen.writes.fetch_add(1, Ordering::Relaxed);
         ("201 Created", format!("{{\"id\":\"b{number}\",\"status\":\"active\",\"email\":\"a@b.example\"}}"))
     } else if head.starts_with("PATCH") {

@@ -181,9 +181,9 @@ async fn take(
     token: i64,
     to_take: Vec<ToTake>,
 ) -> Result<Vec<Option<Taken>>, LedgerError> {
-    let taken = in_hand::take_into_ledger(&session, token, &to_take).await?;
+    let marks = in_hand::take_into_ledger(&session, token, &to_take).await?;
     failpoint::hit("taken-into-ledger").await?;
-    Ok(taken)
+    Ok(marks)
 }
 
 async fn postpone(

@@ -1,6 +1,6 @@
 //! The bearer token: from a file that may be rotated, or from an OAuth 2 token endpoint.
 //!
-//! A file is read again when its modification time or size changes, and after a 401. A token from an endpoint is kept until
+//! A file is looked at once a second, read again when its modification time or size has changed, and after a 401. A token from an endpoint is kept until
 //! shortly before it expires. One caller at a time renews, the others wait for the same token; and a caller whose token was
 //! refused only renews if nobody has done so since.
 
@@ -23,6 +23,9 @@ const LIFETIME_DEFAULT: Duration = Duration::from_mins(5);
 
 /// A token is renewed so long before it expires, or after half its life if that is shorter.
 const MARGIN: Duration = Duration::from_secs(30);
+
+/// Between two looks at the token's file: a look for each request would cost a tenth of it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const TOKEN_MAX: usize = 64 * 1024;
 
@@ -49,8 +52,11 @@ struct Held {
 }
 
 enum Validity {
-    /// As long as the file looks like this.
-    File(Stamp),
+    /// As long as the file looks as it did, when it was looked at last.
+    File {
+        stamp: Stamp,
+        looked: Instant,
+    },
     Until(Instant),
 }
 
@@ -82,9 +88,9 @@ impl Credentials {
     pub(super) async fn token(&self, refused: Option<&SecretString>) -> Result<SecretString, Failure> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
-        if let Some(current) = &state.held {
+        if let Some(current) = &mut state.held {
             let refused = refused.is_some_and(|token| same(token, &current.token));
-            if !refused && self.is_valid(&current.valid).await {
+            if !refused && self.is_valid(&mut current.valid).await {
                 return Ok(current.token.clone());
             }
         }
@@ -112,11 +118,15 @@ impl Credentials {
         }
     }
 
-    async fn is_valid(&self, valid: &Validity) -> bool {
+    async fn is_valid(&self, valid: &mut Validity) -> bool {
         match (valid, &self.source) {
             (Validity::Until(end), _) => Instant::now() < *end,
-            (Validity::File(stamp), Source::File(path)) => stamp_of(path).await == Some(*stamp),
-            (Validity::File(_), Source::Endpoint { .. }) => false,
+            (Validity::File { looked, .. }, Source::File(_)) if looked.elapsed() < LOOK_EVERY => true,
+            (Validity::File { stamp, looked }, Source::File(path)) => {
+                *looked = Instant::now();
+                stamp_of(path).await == Some(*stamp)
+            }
+            (Validity::File { .. }, Source::Endpoint { .. }) => false,
         }
     }
 }
@@ -147,10 +157,11 @@ async fn stamp_of(path: &Path) -> Option<Stamp> {
 
 async fn read_token(path: &Path) -> Result<Held, Failure> {
     // The stamp is taken first: a change in between is then noticed at the next use.
+    let looked = Instant::now();
     let stamp = stamp_of(path).await;
     let text = read_secret("benefits.token_file", path).await?;
     let stamp = stamp.unwrap_or(Stamp { modified: None, length: 0 });
-    Ok(Held { token: text, valid: Validity::File(stamp) })
+    Ok(Held { token: text, valid: Validity::File { stamp, looked } })
 }
 
 async fn read_secret(key: &str, path: &Path) -> Result<SecretString, Failure> {

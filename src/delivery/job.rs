@@ -8,6 +8,9 @@
 //!                           └─ somebody else's ──▶ reject         │
 //!  intent of a create whose answer was lost ─▶ create again ──────┘
 //! ```
+//!
+//! An update of an employee in hand is sent without an intent. If it is not accepted within [`IN_HAND_MAX`], mark and intent
+//! are written after all, and it goes on as any other.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -242,7 +245,7 @@ impl Delivery<'_> {
     /// First sync: by email, ignoring case.
     async fn find(&mut self) -> Result<Accepted, Stop> {
         let email = self.draft.plan.record.value(Field::Email).unwrap_or_default().to_owned();
-        let found = self.ask("find", self.context.client.find_by_email(&email)).await?;
+        let found = self.ask("find", Box::pin(self.context.client.find_by_email(&email))).await?;
         let Some(account) = found.value else { return self.write(IntentKind::Create).await };
         let is_ours = account.external_id.as_ref() == Some(&self.draft.work.employee_id);
         if let Some(holder) = &account.external_id
@@ -268,7 +271,7 @@ impl Delivery<'_> {
     /// A transfer, or a relink to an account that a person has named: whoever holds it now is named in the write.
     async fn take_over(&mut self) -> Result<Accepted, Stop> {
         let Some(id) = self.account.clone() else { return Err(Stop::LoadAgain) };
-        let account = self.ask("get", self.context.client.get(&id)).await?.value;
+        let account = self.ask("get", Box::pin(self.context.client.get(&id))).await?.value;
         self.floor = self.floor.max(account.source_version.unwrap_or(0));
         if let Some(holder) = account.external_id.filter(|holder| *holder != self.draft.work.employee_id) {
             let is_transfer = self.draft.work.link_by == Some(LinkBy::Transfer);
@@ -313,7 +316,7 @@ impl Delivery<'_> {
     /// made, if it carries our id. Only an unresolved intent of ours allows to take it.
     async fn adopt(&mut self, refusal: Box<Failure>) -> Result<Accepted, Stop> {
         let id = self.draft.work.employee_id.clone();
-        let found = self.ask("find", self.context.client.find_by_external_id(&id)).await?;
+        let found = self.ask("find", Box::pin(self.context.client.find_by_external_id(&id))).await?;
         let Some(account) = found.value else {
             // The earlier create never came to anything: who holds the email is found out as at a first sync.
             return if in_use_code(&refusal) == Some("email-in-use") {
@@ -335,7 +338,7 @@ impl Delivery<'_> {
         }
         let another_writer = || Stop::Halt("another-writer".to_owned());
         let account = self.account.clone().ok_or_else(another_writer)?;
-        let held = self.ask("get", self.context.client.get(&account)).await?;
+        let held = self.ask("get", Box::pin(self.context.client.get(&account))).await?;
         self.floor = self.floor.max(held.value.source_version.unwrap_or(0));
         match self.attempt(kind).await {
             Err(Stop::Failed(failure)) if failure.class == Class::StaleVersion => Err(another_writer()),
@@ -365,10 +368,10 @@ impl Delivery<'_> {
         let bytes = body.to_bytes(version);
         let client = &self.context.client;
         let answer = match (kind, account.as_deref()) {
-            (IntentKind::Create, _) => self.ask("create", client.create(bytes, &key)).await,
-            (IntentKind::Link, Some(id)) => self.ask("link", client.update(id, bytes, &key)).await,
+            (IntentKind::Create, _) => self.ask("create", Box::pin(client.create(bytes, &key))).await,
+            (IntentKind::Link, Some(id)) => self.ask("link", Box::pin(client.update(id, bytes, &key))).await,
             (IntentKind::Update, Some(id)) => {
-                self.ask_or_mark("update", claim, client.update(id, bytes, &key)).await
+                self.ask_or_mark("update", claim, Box::pin(client.update(id, bytes, &key))).await
             }
             (IntentKind::Link | IntentKind::Update, None) => Err(Stop::LoadAgain),
         };
@@ -530,7 +533,7 @@ impl Delivery<'_> {
 
     /// A 404 or 410: a withdrawn platform must not break anybody's link, so the platform is asked first.
     async fn account_missing(self, failure: &Failure) -> Result<End, Ended> {
-        match self.ask("platform", self.context.client.platform()).await {
+        match self.ask("platform", Box::pin(self.context.client.platform())).await {
             Ok(_) => {
                 let text =
                     "The linked account is gone at Benefits. It is not created again: relink the employee.";
@@ -587,17 +590,14 @@ async fn updated(context: &Context, draft: &Draft, hand: Tickets, accepted: Acce
         answered: Instant::now(),
         changed_at: hand.change().first,
     };
-    match context.updates.call(delivered).await? {
-        Some(recorded) => {
-            hand.settle();
-            context.metrics.acknowledged(recorded.latency_seconds);
-            Ok(End::Settled(recorded))
-        }
-        None => {
-            mark(context, &draft.work.employee_id, hand, None, true).await?;
-            Ok(End::Marked)
-        }
-    }
+    let Some(recorded) = context.updates.call(delivered).await? else {
+        // What the ledger holds has changed since, and says nothing of this write.
+        mark(context, &draft.work.employee_id, hand, None, true).await?;
+        return Ok(End::Marked);
+    };
+    hand.settle();
+    context.metrics.acknowledged(recorded.latency_seconds);
+    Ok(End::Settled(recorded))
 }
 
 fn email_in_use() -> Rejection {

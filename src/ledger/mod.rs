@@ -7,6 +7,8 @@
 //!  work (pending + record, one snapshot) ──▶ intents (claim + version, one flush) ──▶ HTTP ──▶ outcomes (one flush)
 //! ```
 //!
+//! What is delivered at once needs neither mark nor intent: [`in_hand`].
+//!
 //! Every statement is a file in `sql/queries`. Sessions force `synchronous_commit = on`: what the ledger calls durable
 //! survives a crash of PostgreSQL. Statements that lock several rows lock them in the order of the employee's id, so that
 //! the marker, the outcomes and other instances cannot deadlock.

@@ -99,7 +99,6 @@ pub enum Read {
 
 /// A pending employee with all that is needed to decide what to send.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Work {
     /// Who.
     pub employee_id: String,

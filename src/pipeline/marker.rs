@@ -24,7 +24,7 @@ const BATCH_MAX: usize = 5_000;
 /// Longest pause between two looks at whether a commit has become visible.
 const LOOK_MAX: Duration = Duration::from_millis(50);
 /// How long the marker waits for room in hand before it marks instead.
-const ROOM_MAX: Duration = Duration::from_millis(50);
+const ROOM_MAX: Duration = Duration::from_millis(200);
 /// How long the marker may be behind the stream and still prefer to hand over: then it marks, which is faster.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 
@@ -194,11 +194,12 @@ impl Marker {
             let wanted = first.touches.as_ref().map_or(0, |touches| touches.employees().count());
             // Half of it at once: a hand-over for each place that becomes free would cost more than it saves.
             let fewer = self.appetite.most().saturating_sub(wanted).min(self.appetite.most().div_ceil(2));
-            if fewer > 0 && self.appetite.is_fast() {
-                if let Ok(room) = tokio::time::timeout(ROOM_MAX, self.hand.until_fewer(fewer)).await {
-                    room?;
-                    continue;
-                }
+            if fewer > 0
+                && self.appetite.is_fast()
+                && let Ok(room) = tokio::time::timeout(ROOM_MAX, self.hand.until_fewer(fewer)).await
+            {
+                room?;
+                continue;
             }
             self.mark(rest, false).await?;
             break;

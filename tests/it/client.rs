@@ -265,6 +265,10 @@ async fn a_rotated_token_is_taken_up_without_a_refusal() {
     let site = Site::new([json("200 OK", EMPLOYEE), json("200 OK", EMPLOYEE)]).await;
     site.update().await.unwrap();
     site.rotate();
+    // The file is looked at once a second.
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::resume();
     site.update().await.unwrap();
     assert!(site.platform.requests()[1].contains("Bearer the second\r\n"));
 }

@@ -37,6 +37,7 @@ mod domain_states;
 mod domain_time;
 mod domain_validation;
 mod failover;
+mod in_hand;
 mod invariants;
 mod large;
 mod ledger_races;

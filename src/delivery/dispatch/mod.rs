@@ -265,7 +265,9 @@ impl<'o> Dispatcher<'o> {
         loop {
             while let Ok(notice) = notices.try_recv() {
                 if let Notice::InHand(employees) = notice {
-                    employees.into_iter().for_each(|(id, ticket)| self.take_in_hand(id, ticket));
+                    for (id, ticket) in employees {
+                        self.take_in_hand(id, ticket);
+                    }
                 }
             }
             self.mark_overdue(Duration::ZERO);

@@ -8,11 +8,10 @@
 //! ```
 //!
 //! A platform that answers at once needs no mark: its employees are delivered and recorded within milliseconds, which
-//! costs the ledger two row versions and one flush instead of five and three, and a change no wait for a disk. The price is
+//! costs the ledger two row versions and one flush instead of five and three, and the change no wait for a disk. The price is
 //! paid after an unclean stop: what was in hand is not known then, so that everybody in the WAL that is read again is
 //! sent in full (invariant 4). Whoever cannot be delivered at once is marked in the ledger after all
-//! ([`take_into_ledger`]), so that nobody holds the slot back for longer than [`super::in_hand`]'s users wait: fractions
-//! of a second.
+//! ([`take_into_ledger`]), so that nobody holds the slot back for longer than a fraction of a second.
 
 mod statements;
 

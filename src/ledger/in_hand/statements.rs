@@ -85,7 +85,7 @@ pub async fn take_into_ledger(
     token: i64,
     to_take: &[ToTake],
 ) -> Result<Vec<Option<Taken>>, LedgerError> {
-    let mut taken: Vec<Option<Taken>> = vec![None; to_take.len()];
+    let mut marks: Vec<Option<Taken>> = vec![None; to_take.len()];
     let mut left: Vec<usize> = (0..to_take.len()).collect();
     while !left.is_empty() {
         // A statement marks nobody twice.
@@ -94,13 +94,13 @@ pub async fn take_into_ledger(
             left.into_iter().partition(|at| to_take.get(*at).is_some_and(|t| seen.insert(&t.employee_id)));
         let round: Vec<&ToTake> = now.iter().filter_map(|at| to_take.get(*at)).collect();
         for (at, one) in now.iter().zip(take_once(session, token, &round).await?) {
-            if let Some(place) = taken.get_mut(*at) {
+            if let Some(place) = marks.get_mut(*at) {
                 *place = one;
             }
         }
         left = later;
     }
-    Ok(taken)
+    Ok(marks)
 }
 
 async fn take_once(
@@ -126,12 +126,12 @@ async fn take_once(
             &[&token, &ids, &first, &last, &versions, &fields, &hashes, &in_full],
         )
         .await?;
-    let taken: HashMap<&str, (i64, Option<i64>, Option<i64>)> =
+    let marks: HashMap<&str, (i64, Option<i64>, Option<i64>)> =
         rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2), row.get(3)))).collect();
     Ok(to_take
         .iter()
         .map(|t| {
-            let (seq, claim, version) = *taken.get(t.employee_id.as_str())?;
+            let (seq, claim, version) = *marks.get(t.employee_id.as_str())?;
             let ours = t.claim.as_ref().is_some_and(|c| claim == Some(token) && version == Some(c.version));
             Some(Taken { seq, ours })
         })

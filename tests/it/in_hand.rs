@@ -1,0 +1,147 @@
+//! Commits in hand: delivered before the ledger has a mark for them. Death at every step of that way, and everything that
+//! makes delivery mark them after all.
+
+use std::time::Duration;
+
+use benefits_sync::sandbox::{Fault, FaultRule, Operations};
+
+use crate::for_each_major;
+use crate::support::proof::prove;
+use crate::support::site::{Site, eventually};
+
+/// Where a change in hand stands when the process dies; the ledger learns of the write first in the last two.
+const STEPS: [&str; 6] =
+    ["in-hand", "record-read", "request-sent", "answer-received", "outcome-recorded", "taken-into-ledger"];
+
+/// Marks that were ever made: none is for what is delivered in hand.
+async fn marks(site: &Site) -> i64 {
+    let sql = "select last_value from benefits.pending_life";
+    site.hr.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn rename(site: &Site, id: i64, name: &str) {
+    let sql = "update hr.employee set surname = $2 where id = $1";
+    site.hr.execute(sql, &[&id, &name]).await.unwrap();
+}
+
+async fn until_held(site: &Site, id: &str, name: &str) {
+    eventually(name, async || site.held(id, "surname").as_deref() == Some(name)).await;
+}
+
+/// Synced, and stopped in order: the next process knows that nothing was in hand.
+async fn synced(major: u32) -> Site {
+    let mut site = Site::new(major).await;
+    site.start().await;
+    site.sync(&["1", "2", "3"]).await;
+    site.stop().await;
+    site
+}
+
+for_each_major! {
+    async fn a_change_that_is_answered_at_once_is_recorded_without_a_mark(major: u32) {
+        let mut site = synced(major).await;
+        site.start().await;
+        rename(&site, 1, "First").await;
+        until_held(&site, "1", "First").await;
+        site.passed().await;
+        let before = marks(&site).await;
+        for n in 0..20 {
+            rename(&site, 2, &format!("Direct {n}")).await;
+            until_held(&site, "2", &format!("Direct {n}")).await;
+        }
+        site.passed().await;
+        prove(&site).await;
+        // A busy machine may take longer than a change stays in hand, but not twenty times of twenty.
+        assert!(marks(&site).await - before < 20);
+        let updates = site.history("2").await;
+        assert!(updates.len() >= 21 && updates.iter().skip(1).all(|(event, ..)| event == "updated"), "{updates:?}");
+        assert_eq!(site.status("2").await, ("successful".to_owned(), None));
+        site.stop().await;
+    }
+
+    async fn a_process_that_dies_with_changes_in_hand_loses_nothing_and_sends_them_in_full(major: u32) {
+        let mut site = synced(major).await;
+        for (step, round) in STEPS.iter().zip(1..) {
+            // What is late is taken into the ledger.
+            if *step == "taken-into-ledger" {
+                let late = Fault::SlowAnswer { delay: Duration::from_millis(300), jitter: Duration::ZERO };
+                site.sandbox.arm(FaultRule::always(late).on(Operations::Writes));
+            }
+            let process = site.spawn_armed(&format!("{step}=abort@2"));
+            site.until_ready().await;
+            let mut n = 0;
+            while site.get("/livez").await.0 == 200 {
+                n += 1;
+                rename(&site, 1 + n % 3, &format!("Round {round} {n}")).await;
+            }
+            let ended = process.ended().await;
+            assert!(ended.code().is_none(), "{step}: {ended:?}");
+            site.sandbox.disarm_all();
+            // HR goes back to what was acknowledged before: only a sending in full can find the difference.
+            let before = site.held("1", "surname").unwrap();
+            rename(&site, 1, "Another").await;
+            rename(&site, 1, &before).await;
+            site.start().await;
+            prove(&site).await;
+            site.stop().await;
+        }
+    }
+
+    async fn what_is_in_hand_when_the_delivery_session_ends_is_read_again(major: u32) {
+        let site = synced(major).await;
+        let process = site.spawn_armed("outcome-recorded=error@2;record-read=error@4;request-sent=error@6");
+        site.until_ready().await;
+        for n in 0..30 {
+            rename(&site, 1 + n % 3, &format!("Name {n}")).await;
+        }
+        prove(&site).await;
+        process.kill9();
+    }
+
+    async fn a_command_that_comes_while_a_change_is_in_hand_finds_it_done(major: u32) {
+        let mut site = synced(major).await;
+        site.start().await;
+        let slow = Fault::SlowAnswer { delay: Duration::from_millis(40), jitter: Duration::ZERO };
+        site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+        for n in 0..10 {
+            rename(&site, 1, &format!("Before {n}")).await;
+            site.hr.batch_execute("select benefits.sync(array['1'])").await.unwrap();
+            rename(&site, 1, &format!("After {n}")).await;
+        }
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("After 9"));
+        site.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_platform_that_is_slow_or_down_holds_no_wal_back() {
+    let mut site = synced(18).await;
+    site.start().await;
+    let slow = Fault::SlowAnswer { delay: Duration::from_secs(3), jitter: Duration::ZERO };
+    site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+    rename(&site, 1, "Slow").await;
+    rename(&site, 2, "Slow").await;
+    // Long before the answers are there.
+    site.passed().await;
+    let sql = "select count(*) from benefits.pending where intent_version is not null";
+    assert_eq!(
+        site.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0),
+        2,
+        "the ledger knows of the writes"
+    );
+    prove(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn what_ends_a_person_is_never_decided_in_hand() {
+    let mut site = synced(18).await;
+    site.start().await;
+    let before = marks(&site).await;
+    site.hr.batch_execute("update hr.employee set leave_date = '2026-12-31' where id = 1").await.unwrap();
+    eventually("the leave date is sent", async || site.held("1", "leaveDate").is_some()).await;
+    assert!(marks(&site).await > before, "it was counted by the guard, from the ledger");
+    prove(&site).await;
+    site.stop().await;
+}
