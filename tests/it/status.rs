@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::for_each_major;
 use crate::support::database;
-use crate::support::site::{Site, eventually};
+use crate::support::site::{Process, Site, eventually};
 
 fn status(site: &Site, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
@@ -68,6 +68,7 @@ for_each_major! {
             .spawn()
             .unwrap();
         let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let process = Process { child };
         let mut next = || -> Value { tokio::task::block_in_place(|| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()) };
         assert_eq!(next()["site"]["paused"], Value::Null);
         site.hr.execute("select benefits.pause('month end')", &[]).await.unwrap();
@@ -75,9 +76,9 @@ for_each_major! {
         if seen["site"]["paused"].is_null() {
             seen = next();
         }
-        assert_eq!((&seen["site"]["paused"], &seen["verdict"]), (&"month end".into(), &"stopped".into()));
-        child.kill().unwrap();
-        child.wait().unwrap();
+        assert!(seen["site"]["paused"].as_str().unwrap().starts_with("month end"), "{seen}");
+        assert_eq!(seen["verdict"], "stopped");
+        process.kill9();
     }
 
     async fn the_oldest_writing_transaction_of_any_database_is_named(major: u32) {
