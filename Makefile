@@ -3,7 +3,7 @@
 CARGO ?= cargo
 ARGS ?=
 
-.PHONY: help demo test soak bench lint check clean
+.PHONY: help demo test soak bench lint deb check clean
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -29,7 +29,10 @@ bench: ## Every benchmark beside pg_recvlogical, with targets and verdicts; writ
 lint: ## Formatting, clippy, documentation, SQL, licences, spelling
 	@tests/lint/run
 
-check: ## What continuous integration runs: test, lint, dashboards and alerts
+deb: ## A Debian package in target/packaging
+	@packaging/build
+
+check: ## What continuous integration runs: test, lint, dashboards and alerts, the package
 	@.ci/run
 
 clean: ## Stop the test servers and remove what was built

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::Targets;
@@ -66,6 +66,17 @@ enum Command {
     Demo(demo::Args),
     /// Serve a simulated Benefits platform.
     Sandbox(Box<sandbox::cli::SandboxArgs>),
+    /// Print a shell's completions, to be put where that shell looks for them.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages (for packages).
+    #[command(hide = true)]
+    Man {
+        /// An existing directory.
+        directory: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -158,8 +169,21 @@ pub fn main() -> ExitCode {
 }
 
 fn report(exit: &Exit) -> ExitCode {
-    eprintln!("benefits-sync: {:#}", exit.error);
+    eprintln!("benefits-sync: {}", told(&exit.error));
     ExitCode::from(exit.code)
+}
+
+/// The chain of causes, each told once. The driver's own error ends it: its message may quote a value, and ours has said
+/// what can be said.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().take_while(|cause| !cause.is::<tokio_postgres::Error>()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+        }
+    }
+    text
 }
 
 impl Command {
@@ -169,7 +193,8 @@ impl Command {
             Self::Teardown(args) => {
                 let config = load(&args.config)?;
                 for line in setup::remove(&admin(&args)?, &config).await? {
-                    say(&format!("removed {line}"));
+                    // What stays is in brackets.
+                    say(&if line.starts_with('(') { line } else { format!("removed {line}") });
                 }
                 Ok(())
             }
@@ -184,6 +209,16 @@ impl Command {
             Self::Reconcile(args) => reconcile_command(args).await,
             Self::Demo(args) => demo_command(args).await,
             Self::Sandbox(args) => Ok(sandbox::cli::run(*args).await?),
+            Self::Completions { shell } => {
+                let mut command = Cli::command();
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut command, "benefits-sync", &mut text);
+                // clap_complete 4.6 spells a name with a hyphen in two ways, so that bash finds no command's flags.
+                let text = String::from_utf8(text)?.replace("benefits__subcmd__sync", "benefits__sync");
+                say(text.trim_end());
+                Ok(())
+            }
+            Self::Man { directory } => Ok(clap_mangen::generate_to(Cli::command(), directory)?),
         }
     }
 }
@@ -281,7 +316,7 @@ async fn run(config: Config) -> Result<(), Exit> {
     tokio::spawn(stop_on_signal(shutdown.clone()));
     pipeline::run(config, shutdown).await.map_err(|error| {
         let code = match &error {
-            RunError::Start(StartError::NotSetUp(_)) => NOT_READY,
+            RunError::Start(StartError::NotSetUp(_) | StartError::OldSchema { .. }) => NOT_READY,
             RunError::Start(_) | RunError::Listen { .. } => USAGE,
             RunError::Metrics(_) => FAILED,
         };
@@ -296,7 +331,9 @@ async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Ex
     tokio::spawn(stop_on_signal(shutdown.clone()));
     let report = reconcile::cli::run(&config, &args, &shutdown).await.map_err(|error| {
         let code = match &error {
-            reconcile::cli::CommandError::Check(CheckError::Start(StartError::NotSetUp(_)))
+            reconcile::cli::CommandError::Check(CheckError::Start(
+                StartError::NotSetUp(_) | StartError::OldSchema { .. },
+            ))
             | reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
             reconcile::cli::CommandError::Check(CheckError::Start(_)) => USAGE,
             _ => FAILED,
@@ -408,8 +445,10 @@ fn colour_on_stderr() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// A line on standard output.
-#[expect(clippy::print_stdout, reason = "the command line's own output")]
+/// A line on standard output. Where nobody reads it any more (`| head`) there is nothing left to do.
 fn say(text: &str) {
-    println!("{text}");
+    use std::io::Write as _;
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(i32::from(FAILED));
+    }
 }

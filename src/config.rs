@@ -86,6 +86,9 @@ pub struct Database {
     /// A file with the password for both URLs; read again at every connect, so that it can be rotated.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
+    /// The same for `replication_url` alone. Default: `password_file`.
+    #[serde(default)]
+    pub replication_password_file: Option<PathBuf>,
     /// The replication slot. Default `benefits_sync`.
     #[serde(default = "default_name")]
     pub slot: String,

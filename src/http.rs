@@ -29,7 +29,7 @@ pub async fn serve(
 ) {
     let router = Router::new()
         .route("/metrics", get(scrape))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .with_state(Shared { metrics, health });
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
@@ -48,6 +48,16 @@ async fn scrape(State(shared): State<Shared>) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// 200 while every task turns over; else 503 with the ones that do not.
+async fn live(State(shared): State<Shared>) -> Response {
+    let stalled = shared.health.pulse().stalled();
+    if stalled.is_empty() {
+        return "ok\n".into_response();
+    }
+    let lines: Vec<String> = stalled.iter().map(|stalled| format!("{stalled}\n")).collect();
+    (StatusCode::SERVICE_UNAVAILABLE, lines.concat()).into_response()
 }
 
 /// 200 when streaming, the ledger reachable, delivery not halted and no commit waiting to become visible; else 503 with

@@ -45,3 +45,4 @@ pub mod sandbox;
 pub mod selection;
 pub mod setup;
 pub mod status;
+pub mod systemd;

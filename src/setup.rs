@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rand::RngCore as _;
 use secrecy::ExposeSecret;
+use tokio_postgres::types::ToSql;
 
 use crate::config::Config;
 use crate::ledger::{LedgerError, Session};
@@ -36,7 +37,12 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../sql/migrations/009_server_start.sql"),
     },
     Migration { version: 10, name: "people", sql: include_str!("../sql/migrations/010_people.sql") },
-    Migration { version: 11, name: "pace", sql: include_str!("../sql/migrations/011_pace.sql") },
+    Migration {
+        version: 11,
+        name: "least_power",
+        sql: include_str!("../sql/migrations/011_least_power.sql"),
+    },
+    Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.
@@ -50,8 +56,13 @@ const ROLE_OPTIONS: [(&str, &str); 5] = [
 
 /// What a DBA is told above the SQL.
 const HEADER: &str = "\
--- benefits-sync: what setup runs, for psql as a superuser (or the owner of the HR tables with CREATEROLE) in database {database}.
+-- benefits-sync: what setup runs, for psql in database {database}.
 -- Nothing here touches an HR table. All of it goes away with: benefits-sync teardown
+--
+-- Who can run it: a superuser; or a login with CREATEROLE and CREATE on the database, which for the description is also a member
+-- of the role that owns the HR tables. What such a login cannot do has to be run by a superuser first:
+--   create role benefits_reader login replication;    -- from PostgreSQL 16 on a login that has REPLICATION itself can do this, too
+--   grant pg_read_all_stats to benefits_owner;         -- optional: else status cannot say whose transaction pins the WAL
 --
 -- Afterwards:
 --   \\password benefits_service        \\password benefits_reader
@@ -65,6 +76,7 @@ const HEADER: &str = "\
 \\set ON_ERROR_STOP on
 ";
 
+const LACKING: &str = include_str!("../sql/setup/lacking.sql");
 const ROLES: &str = include_str!("../sql/setup/roles.sql");
 const SCHEMA: &str = include_str!("../sql/setup/schema.sql");
 const TEARDOWN: &str = include_str!("../sql/setup/teardown.sql");
@@ -78,6 +90,14 @@ pub enum SetupError {
     /// No connection as the DBA.
     #[error("cannot connect as the DBA: {}{}", .0.primary(), .0.hint().map(|hint| format!(" ({hint})")).unwrap_or_default())]
     Connect(#[from] ConnectError),
+    /// The DBA's login has too little power; nothing was changed.
+    #[error("{login} lacks what setup needs, and nothing was changed. Have a superuser run:\n{}", lines(.lacking))]
+    Power {
+        /// The DBA.
+        login: String,
+        /// What is lacking.
+        lacking: Vec<Lacking>,
+    },
     /// A step failed.
     #[error("{step}: {source}")]
     Step {
@@ -94,6 +114,20 @@ pub enum SetupError {
         /// Why.
         reason: String,
     },
+}
+
+/// A power that the DBA's login lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// What.
+    pub what: String,
+    /// SQL that mends it.
+    pub remedy: String,
+}
+
+fn lines(lacking: &[Lacking]) -> String {
+    let line = |one: &Lacking| format!("  {}\n      -- it lacks {}", one.remedy, one.what);
+    lacking.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// One step of the plan.
@@ -184,8 +218,8 @@ pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, Set
     let session = Session::connect(admin, "benefits-sync setup").await?;
     let applied = applied(&session).await?;
     let asked = |source| SetupError::Step { step: "look at what is there".to_owned(), source };
-    let sql = "select r.name, r.options from unnest($1::text[], $2::text[]) as r (name, options) \
-               where not exists (select from pg_roles as k where k.rolname = r.name)";
+    let sql = "select r.name, r.options from unnest($1::text[], $2::text[]) with ordinality as r (name, options, n) \
+               where not exists (select from pg_roles as k where k.rolname = r.name) order by r.n";
     let (names, options): (Vec<&str>, Vec<&str>) = ROLE_OPTIONS.iter().copied().unzip();
     let rows = session.query("look for roles", sql, &[&names, &options]).await.map_err(asked)?;
     let mut changes: Vec<String> = rows
@@ -221,9 +255,26 @@ pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, Set
     Ok(changes)
 }
 
+/// What the DBA's login lacks to run the set-up; empty for a superuser.
+pub async fn lacking(admin: &Target, config: &Config) -> Result<Vec<Lacking>, SetupError> {
+    lacking_in(&*Session::connect(admin, "benefits-sync setup").await?, config).await
+}
+
+async fn lacking_in(session: &Session, config: &Config) -> Result<Vec<Lacking>, SetupError> {
+    let asked = |source| SetupError::Step { step: "look at the login's powers".to_owned(), source };
+    let roles = ROLE_OPTIONS.map(|(name, _)| name);
+    let parameters: &[&(dyn ToSql + Sync)] = &[&&roles[..], &config.database.publication];
+    let rows = session.query("look at the login's powers", LACKING, parameters).await.map_err(asked)?;
+    Ok(rows.iter().map(|row| Lacking { what: row.get(0), remedy: row.get(1) }).collect())
+}
+
 /// Applies what is missing; the titles of the steps that were run.
 pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, SetupError> {
     let session = Session::connect(admin, "benefits-sync setup").await?;
+    let lacking = lacking_in(&session, config).await?;
+    if !lacking.is_empty() {
+        return Err(SetupError::Power { login: admin.user.clone(), lacking });
+    }
     let steps = steps(config, &applied(&session).await?);
     for step in &steps {
         tracing::info!(step = step.title, "setting up");

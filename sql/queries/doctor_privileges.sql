@@ -7,7 +7,16 @@ with ours as (
 select jsonb_build_object(
     'service', current_user,
     'reader_exists', exists (select from pg_roles where rolname = $1::text::name),
-    'reader_replicates', coalesce((select rolreplication or rolsuper from pg_roles where rolname = $1::text::name), false),
+    'reader_replicates', coalesce(
+        (
+            select r.rolreplication or r.rolsuper
+                -- Managed services give it by a role of their own.
+                or exists (select from pg_roles as m where m.rolname = 'rds_replication' and pg_has_role(r.oid, m.oid, 'member'))
+            from pg_roles as r
+            where r.rolname = $1::text::name
+        ),
+        false
+    ),
     'reader_powers', array(
         select p.name
         from pg_roles as r

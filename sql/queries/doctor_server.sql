@@ -10,11 +10,20 @@ select jsonb_build_object(
     'senders', (select count(*) from pg_stat_replication),
     'standbys', (
         select count(*) from pg_stat_replication as r
-        where not exists (
+        -- A backup or an archive of WAL is no standby.
+        where r.application_name not in ('pg_receivewal', 'pg_basebackup') and not exists (
             select from pg_replication_slots as s where s.active_pid = r.pid and s.slot_type = 'logical'
         )
     ),
     'standby_slots_named', coalesce(current_setting('synchronized_standby_slots', true), '') <> '',
+    -- The stream waits for these.
+    'standby_slots_down', array(
+        select n.name
+        from string_to_table(nullif(current_setting('synchronized_standby_slots', true), ''), ',') as l (item)
+        cross join lateral (select trim(both ' "' from l.item) as name) as n
+        where not exists (select from pg_replication_slots as s where s.slot_name = n.name::name and s.active)
+        order by 1
+    ),
     'keep_megabytes', (select setting::bigint from pg_settings where name = 'max_slot_wal_keep_size'),
     'slot_timeout_seconds', (select setting::bigint from pg_settings where name = 'idle_replication_slot_timeout'),
     'wal_bytes', (select wal_bytes::float8 from pg_stat_wal),
@@ -44,6 +53,7 @@ select jsonb_build_object(
             'why_lost', to_jsonb(s) ->> 'invalidation_reason',
             'has_failover', coalesce((to_jsonb(s) ->> 'failover')::boolean, false),
             'is_synced', coalesce((to_jsonb(s) ->> 'synced')::boolean, false),
+            'is_temporary', s.temporary,
             'safe_wal_bytes', s.safe_wal_size,
             'retained_bytes', case
                 when not pg_is_in_recovery() then pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint

@@ -6,6 +6,10 @@
 do $$
 declare
     wanted record;
+    -- From 16 on a member may have neither the role's rights (INHERIT) nor the power to act as it (SET): whoever makes a role
+    -- has ADMIN alone.
+    is_16 boolean := current_setting('server_version_num')::integer >= 160000;
+    may_act boolean;
 begin
     for wanted in
         select * from (values
@@ -20,11 +24,26 @@ begin
         exception
             -- Somebody else made it in the same moment.
             when duplicate_object or unique_violation then null;
+            when insufficient_privilege then
+                -- A managed service gives REPLICATION by a role of its own.
+                if wanted.role_name <> 'benefits_reader' or to_regrole('rds_replication') is null then
+                    raise exception 'permission denied to create role %: %', wanted.role_name, sqlerrm
+                        using errcode = 'insufficient_privilege', hint = format(
+                            'Have a superuser run: create role %I %s;   then run setup again.', wanted.role_name, wanted.options
+                        );
+                end if;
+                create role benefits_reader login;
+                grant rds_replication to benefits_reader;
         end;
     end loop;
     begin
-        if not pg_has_role(current_user, 'benefits_owner', 'member') then
-            execute format('grant benefits_owner to %I', current_user);
+        if is_16 then
+            may_act := pg_has_role(current_user, 'benefits_owner', 'set') and pg_has_role(current_user, 'benefits_owner', 'usage');
+        else
+            may_act := pg_has_role(current_user, 'benefits_owner', 'usage');
+        end if;
+        if not may_act then
+            execute format('grant benefits_owner to %I%s', current_user, case when is_16 then ' with inherit true, set true' else '' end);
         end if;
         if not pg_has_role('benefits_manager', 'benefits_viewer', 'member') then
             grant benefits_viewer to benefits_manager;

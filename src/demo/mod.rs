@@ -123,6 +123,8 @@ impl Stage {
         };
         let options =
             ClusterOptions { port: args.port, ..ClusterOptions::new(binaries.map_err(ClusterError::from)?) };
+        // As a careful DBA has it, so that there is a headroom to be shown.
+        let options = options.setting("max_slot_wal_keep_size", "4GB");
         let cluster = Cluster::start(options).await?;
         let admin = connect(&cluster.url("postgres")).await?;
         admin.batch_execute(&format!("create database {DATABASE}")).await?;

@@ -1,14 +1,48 @@
 //! What is on this machine: the fingerprint key, and whether the ledger is about this platform.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use super::Check;
-use super::description::Facts;
+use super::description::{Facts, each};
 use crate::config::Config;
 use crate::pipeline::fingerprint_key;
 
 pub(super) fn check(config: &Config, facts: &Facts) -> Vec<Check> {
-    vec![key(config, facts), platform(config, facts)]
+    vec![key(config, facts), secrets(config), platform(config, facts)]
+}
+
+/// Whether more people than its owner and, for a file of root's, its group can read it: as PostgreSQL judges a server key.
+fn is_open(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| {
+        let others = if file.uid() == 0 { 0o037 } else { 0o077 };
+        file.permissions().mode() & others != 0
+    })
+}
+
+fn secrets(config: &Config) -> Check {
+    let id = "configuration.secrets";
+    let oauth = config.benefits.oauth.as_ref().map(|oauth| &oauth.client_secret_file);
+    let database = &config.database;
+    let (service, reader) = (database.password_file.as_ref(), database.replication_password_file.as_ref());
+    let files = [service, reader, config.benefits.token_file.as_ref(), oauth];
+    let files: Vec<_> = files.into_iter().flatten().map(std::path::PathBuf::as_path).collect();
+    if let Some(missing) = files.iter().find(|file| std::fs::File::open(file).is_err()) {
+        return Check::failed(
+            id,
+            format!("{} cannot be read by this user", missing.display()),
+            "write it, or run doctor as the user that the service runs as (sudo -u benefits-sync)",
+        );
+    }
+    let open: Vec<_> = files.into_iter().filter(|file| is_open(file)).collect();
+    if open.is_empty() {
+        return Check::ok(id, "passwords and tokens are private");
+    }
+    Check::warning(
+        id,
+        "others on this machine can read a password or a token",
+        each(&open, |file| format!("chmod 600 {}", file.display())),
+    )
 }
 
 fn key(config: &Config, facts: &Facts) -> Check {
@@ -29,14 +63,14 @@ fn key(config: &Config, facts: &Facts) -> Check {
              update benefits.site set fingerprint_check = null; update benefits.enrolment set acknowledged = null;",
         );
     }
-    match std::fs::metadata(path) {
-        Ok(file) if file.permissions().mode() & 0o077 != 0 => Check::warning(
+    if is_open(path) {
+        return Check::warning(
             id,
             "others on this machine can read the fingerprint key",
             format!("chmod 600 {}", path.display()),
-        ),
-        _ => Check::ok(id, "the fingerprint key is the ledger's, and private"),
+        );
     }
+    Check::ok(id, "the fingerprint key is the ledger's, and private")
 }
 
 fn platform(config: &Config, facts: &Facts) -> Check {

@@ -26,7 +26,7 @@ use tokio_postgres::types::ToSql;
 use crate::config::Config;
 use crate::ledger::{LedgerError, Session};
 use crate::paint::Paint;
-use crate::postgres::{ConnectError, Target, TargetError};
+use crate::postgres::{ConnectError, SessionAttributes, Target, TargetError};
 use crate::replication::Connection;
 
 /// Between the two looks that the WAL's rate is taken from.
@@ -144,7 +144,7 @@ pub async fn run(config: &Config) -> Result<Report, DoctorError> {
         }
     };
     checks.push(Check::ok("server.reachable", format!("connected to {sql}")));
-    let set_up = match examine(config, &session, &replication, &mut checks).await {
+    let set_up = match examine(config, &session, (&sql, &replication), &mut checks).await {
         Ok(set_up) => set_up,
         Err(error) => {
             checks.push(Check::failed("server.answers", error.to_string(), "look at PostgreSQL's log"));
@@ -158,16 +158,12 @@ pub async fn run(config: &Config) -> Result<Report, DoctorError> {
 async fn examine(
     config: &Config,
     session: &Arc<Session>,
-    replication: &Target,
+    (sql, replication): (&Target, &Target),
     checks: &mut Vec<Check>,
 ) -> Result<bool, LedgerError> {
-    let ask = async || -> Result<server::Facts, LedgerError> {
-        let sql = include_str!("../../sql/queries/doctor_server.sql");
-        facts(session, "look at the server", sql, &[&config.database.slot, &config.reconcile.time_zone]).await
-    };
-    let first = ask().await?;
+    let first = look_at_server(config, session).await?;
     tokio::time::sleep(SAMPLE).await;
-    let server = ask().await?;
+    let server = look_at_server(config, session).await?;
     checks.extend(server::judge(config, &server, server.wal_rate_since(&first)));
     checks.push(reader(replication).await);
     if !server.has_schema {
@@ -179,9 +175,9 @@ async fn examine(
         checks.extend(platform::check(config, None).await);
         return Ok(false);
     }
-    let sql = include_str!("../../sql/queries/doctor_description.sql");
+    let query = include_str!("../../sql/queries/doctor_description.sql");
     let described: description::Facts =
-        match facts(session, "look at the description", sql, &[&config.database.publication]).await {
+        match facts(session, "look at the description", query, &[&config.database.publication]).await {
             Ok(described) => described,
             Err(error) => {
                 checks.push(Check::failed(
@@ -193,9 +189,12 @@ async fn examine(
             }
         };
     checks.extend(server::judge_slot(config, &server, described.has_started));
+    if let Some(slot) = &server.slot {
+        checks.extend(standbys(config, sql, slot.has_failover).await);
+    }
     checks.extend(description::judge(config, &described));
-    let sql = include_str!("../../sql/queries/doctor_privileges.sql");
-    match facts(session, "look at the privileges", sql, &[&replication.user]).await {
+    let query = include_str!("../../sql/queries/doctor_privileges.sql");
+    match facts(session, "look at the privileges", query, &[&replication.user]).await {
         Ok(found) => checks.extend(privileges::judge(&found, &replication.user)),
         Err(error) => {
             checks.push(Check::failed("privileges.service", error.to_string(), "benefits-sync setup"));
@@ -211,13 +210,47 @@ async fn examine(
         checks.extend(plan::check(session).await);
         checks.push(plan::search(session, described.has_search).await);
     }
-    if checks.iter().any(|check| check.id == "privileges.reader" && check.level == Level::Failed) {
+    let told = |id| checks.iter().any(|check| check.id == id && check.level == Level::Failed);
+    if told("privileges.reader") || told("server.wal_senders") {
         checks.retain(|check| check.id != "reader.connects");
     }
     checks.extend(configuration::check(config, &described));
     checks.extend(platform::check(config, Some((&described, server.now))).await);
-    checks.extend(cost::judge(&server, &described));
+    checks.extend(cost::check(session, &server, &described, &config.database.slot).await);
     Ok(true)
+}
+
+async fn look_at_server(config: &Config, session: &Session) -> Result<server::Facts, LedgerError> {
+    let sql = include_str!("../../sql/queries/doctor_server.sql");
+    facts(session, "look at the server", sql, &[&config.database.slot, &config.reconcile.time_zone]).await
+}
+
+/// The other hosts of `database.url`, each asked by itself; for their copies of the slot, where there should be any.
+async fn standbys(config: &Config, target: &Target, has_failover: bool) -> Vec<Check> {
+    let mut checks = Vec::new();
+    if target.endpoints.len() < 2 {
+        return checks;
+    }
+    for endpoint in &target.endpoints {
+        let host = endpoint.to_string();
+        let mut alone = target.clone();
+        alone.endpoints = vec![endpoint.clone()];
+        alone.session = SessionAttributes::Any;
+        let looked = match Session::connect(&alone, "benefits-sync doctor").await {
+            Ok(session) => look_at_server(config, &session).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.primary().clone()),
+        };
+        match looked {
+            Ok(facts) if !has_failover && facts.version_number >= 170_000 => {}
+            Ok(facts) => checks.extend(server::judge_standby(&host, &facts, &config.database.slot)),
+            Err(why) => checks.push(Check::warning(
+                "server.hosts",
+                format!("{host}, a host of database.url, does not answer: {why}"),
+                "start it, or take it out of database.url and database.replication_url: after a failover there would be nobody",
+            )),
+        }
+    }
+    checks
 }
 
 /// The reader's login proves itself: it can open a replication connection, which writes nothing.

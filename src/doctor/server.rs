@@ -18,7 +18,7 @@ const RATE_TELLS_AFTER_SECONDS: f64 = 3600.0;
 #[expect(clippy::struct_excessive_bools, reason = "facts, each answered by itself")]
 pub(super) struct Facts {
     version: String,
-    version_number: u32,
+    pub(super) version_number: u32,
     is_standby: bool,
     wal_level: String,
     slots_max: i64,
@@ -27,6 +27,7 @@ pub(super) struct Facts {
     senders: i64,
     standbys: i64,
     standby_slots_named: bool,
+    standby_slots_down: Vec<String>,
     keep_megabytes: i64,
     slot_timeout_seconds: Option<i64>,
     wal_bytes: Option<f64>,
@@ -38,7 +39,7 @@ pub(super) struct Facts {
     role_connections_max: Option<i64>,
     database_connections_max: Option<i64>,
     is_encrypted: bool,
-    is_local: bool,
+    pub(super) is_local: bool,
     knows_time_zone: bool,
     pub(super) now: f64,
     pub(super) has_schema: bool,
@@ -54,8 +55,9 @@ pub(super) struct Slot {
     is_active: bool,
     wal_status: Option<String>,
     why_lost: Option<String>,
-    has_failover: bool,
+    pub(super) has_failover: bool,
     is_synced: bool,
+    is_temporary: bool,
     safe_wal_bytes: Option<i64>,
     pub(super) retained_bytes: Option<i64>,
 }
@@ -280,11 +282,14 @@ pub(super) fn judge_slot(config: &Config, facts: &Facts, has_started: bool) -> V
 fn failover(facts: &Facts, slot: &Slot, name: &str) -> Check {
     let id = "slot.failover";
     let has_synced_slots = facts.version_number >= 170_000;
-    if facts.is_standby && has_synced_slots && !slot.is_synced {
-        return Check::warning(
+    if !facts.standby_slots_down.is_empty() && slot.has_failover {
+        let down = facts.standby_slots_down.join(", ");
+        return Check::failed(
             id,
-            "this standby has not synchronised the slot",
-            "alter system set sync_replication_slots = on;",
+            format!(
+                "changes wait until the standby is back whose slot is {down} (synchronized_standby_slots)"
+            ),
+            "start the standby; or go on without it: alter system set synchronized_standby_slots = '';   select pg_reload_conf();",
         );
     }
     if facts.standbys == 0 {
@@ -316,11 +321,94 @@ fn failover(facts: &Facts, slot: &Slot, name: &str) -> Check {
     Check::ok(id, "the slot follows a failover")
 }
 
-fn approximate(bytes: i64) -> f64 {
+/// Another host of `database.url`: whether a standby there would go on with the slot. `None` for a server that is none.
+pub(super) fn judge_standby(host: &str, facts: &Facts, name: &str) -> Option<Check> {
+    let id = "slot.standby";
+    if !facts.is_standby {
+        return None;
+    }
+    if facts.version_number < 170_000 {
+        let text = format!(
+            "a failover to {host} loses the slot (PostgreSQL 17 and later can keep it): everyone is compared then"
+        );
+        return Some(Check::ok(id, text));
+    }
+    let why = match &facts.slot {
+        None => Some((
+            "has no copy of",
+            "on the standby: alter system set sync_replication_slots = on;   alter system set hot_standby_feedback = on;\n\
+             primary_conninfo names the database (dbname=...), primary_slot_name a physical slot; then select pg_reload_conf();",
+        )),
+        Some(slot) if slot.why_lost.is_some() => Some((
+            "has given up its copy of",
+            "on the standby: select pg_sync_replication_slots();   and see that max_slot_wal_keep_size is no less than on the primary",
+        )),
+        Some(slot) if slot.is_temporary || !slot.is_synced => Some((
+            "is not through with copying",
+            "nothing, if it goes by itself within minutes; on the primary select pg_log_standby_snapshot(); hastens it",
+        )),
+        Some(_) => None,
+    };
+    Some(match why {
+        Some((has, remedy)) => Check::warning(
+            id,
+            format!("the standby {host} {has} the slot {name}: a failover now would lose it"),
+            remedy,
+        ),
+        None => Check::ok(id, format!("the standby {host} has a copy of the slot {name}")),
+    })
+}
+
+/// A count as a float: exact up to 2^53.
+pub(super) fn approximate(bytes: i64) -> f64 {
     std::time::Duration::from_secs(u64::try_from(bytes).unwrap_or(0)).as_secs_f64()
 }
 
-fn whole(value: f64) -> i64 {
+pub(super) fn whole(value: f64) -> i64 {
     std::time::Duration::try_from_secs_f64(value.max(0.0))
         .map_or(i64::MAX, |span| i64::try_from(span.as_secs()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+
+    fn facts(change: impl FnOnce(&mut serde_json::Value)) -> Facts {
+        let mut facts = serde_json::json!({
+            "version": "18.1", "version_number": 180_001, "is_standby": false, "wal_level": "logical",
+            "slots_max": 10, "slots": 1, "senders_max": 10, "senders": 1, "standbys": 0,
+            "standby_slots_named": false, "standby_slots_down": [], "keep_megabytes": 51_200,
+            "slot_timeout_seconds": 0, "wal_bytes": 86_400e6, "wal_seconds": 86_400.0, "wal_end": 0.0,
+            "connections_max": 100, "connections": 20, "connections_ours": 8, "role_connections_max": null,
+            "database_connections_max": null, "is_encrypted": true, "is_local": false, "knows_time_zone": true,
+            "now": 0.0, "has_schema": true, "slot": null
+        });
+        change(&mut facts);
+        serde_json::from_value(facts).unwrap()
+    }
+
+    fn findings(change: impl FnOnce(&mut serde_json::Value)) -> Vec<(&'static str, Level)> {
+        let text = "[database]\nurl = \"postgresql://a@b/c\"\n[ledger]\n[benefits]\nplatform_id = \"d\"\nsubdomain = \"d\"\n\
+                    token_file = \"t\"\nemail_source = \"work\"\n";
+        let config = Config::parse(text, "test", []).unwrap();
+        let checks = judge(&config, &facts(change), None);
+        checks.iter().filter(|check| check.level != Level::Ok).map(|check| (check.id, check.level)).collect()
+    }
+
+    #[test]
+    fn what_no_test_server_can_be_made_to_have_is_named_and_nothing_else() {
+        assert_eq!(findings(|_| {}), []);
+        assert_eq!(findings(|f| f["version_number"] = 140_010.into()), [("server.version", Level::Failed)]);
+        assert_eq!(findings(|f| f["version_number"] = 190_000.into()), [("server.version", Level::Warning)]);
+        assert_eq!(findings(|f| f["knows_time_zone"] = false.into()), [("server.time_zone", Level::Failed)]);
+        // 50 GB at 10 MB a second are an hour and a half.
+        assert_eq!(findings(|f| f["wal_bytes"] = 864_000e6.into()), [("server.wal_limit", Level::Warning)]);
+        let full = |f: &mut serde_json::Value| {
+            f["connections"] = 97.into();
+            f["connections_ours"] = 0.into();
+        };
+        assert_eq!(findings(full), [("server.connections", Level::Failed)]);
+        assert_eq!(findings(|f| f["is_encrypted"] = false.into()), [("server.tls", Level::Warning)]);
+    }
 }

@@ -1,10 +1,12 @@
-//! What `/readyz` answers from.
+//! What `/livez` and `/readyz` answer from.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+
+use super::pulse::Pulse;
 
 /// How long a commit may wait to become visible before the instance says that it is not ready.
 const INVISIBLE_MAX: Duration = Duration::from_secs(5);
@@ -41,6 +43,7 @@ impl std::fmt::Display for NotReady {
 
 /// The instance's state, shared by its tasks.
 pub struct Health {
+    pulse: Pulse,
     streaming: Mutex<Result<(), String>>,
     ledger: AtomicBool,
     halted: watch::Sender<Option<String>>,
@@ -57,11 +60,17 @@ impl Health {
     /// Nothing is up yet.
     pub fn new() -> Self {
         Self {
+            pulse: Pulse::default(),
             streaming: Mutex::new(Err("starting".to_owned())),
             ledger: AtomicBool::new(false),
             halted: watch::Sender::new(None),
             invisible_since: Mutex::new(None),
         }
+    }
+
+    /// Whether the tasks turn over.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Whether the stream is up, or why not. Another instance that reads is as good as reading.

@@ -22,6 +22,7 @@ mod health;
 mod making;
 mod marker;
 mod observer;
+mod pulse;
 mod reader;
 mod slot;
 mod start;
@@ -34,6 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use health::{Health, NotReady};
+pub use pulse::{Pulse, Stalled, TURNS_OVER_MAX, Task};
 pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
 
 use crate::config::Config;
@@ -44,6 +46,7 @@ use crate::http;
 use crate::ledger::{Session, TransactionUsers, Witness};
 use crate::metrics::{Metrics, MetricsError};
 use crate::reconcile;
+use crate::systemd::Systemd;
 
 /// Notices that may wait; a dispatcher that is behind finds the rest by its scan.
 const NOTICES_MAX: usize = 1024;
@@ -72,6 +75,8 @@ pub enum RunError {
 /// Runs an instance until `shutdown`. PostgreSQL or the platform being away is no reason to return.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
     let config = Arc::new(config);
+    let systemd = Systemd::from_environment();
+    systemd.status("waiting for PostgreSQL");
     let started = start::check(&config, &shutdown).await?;
     let metrics = Metrics::new()?;
     let health = Arc::new(Health::new());
@@ -80,6 +85,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         .await
         .map_err(|error| RunError::Listen { address, reason: error.to_string() })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
+    systemd.tell("READY=1");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
     let witness = Arc::new(Witness::new(config.ledger.witness_file.clone()));
@@ -92,7 +98,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         notify.clone(),
         shutdown.clone(),
     ));
-    tasks.spawn(reader::supervise(reader::Setting {
+    let reading = reader::supervise(reader::Setting {
         config: Arc::clone(&config),
         targets: started.targets.clone(),
         notify,
@@ -102,7 +108,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         health: Arc::clone(&health),
         witness: Arc::clone(&witness),
         shutdown: shutdown.clone(),
-    }));
+    });
+    tasks.spawn(watched(Arc::clone(&health), Task::Reader, reading));
     if config.benefits.enabled {
         let outfit = Outfit {
             config: Arc::clone(&config),
@@ -113,7 +120,8 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
             witness,
             appetite,
         };
-        tasks.spawn(deliver(outfit, notices, Arc::clone(&health), shutdown.clone()));
+        let delivering = deliver(outfit, notices, Arc::clone(&health), shutdown.clone());
+        tasks.spawn(watched(Arc::clone(&health), Task::Delivery, delivering));
     } else {
         tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
         health.set_ledger(true);
@@ -125,7 +133,9 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         metrics: metrics.clone(),
         shutdown: shutdown.clone(),
     }));
-    tasks.spawn(observer::run(config, started.targets.sql, metrics, users, shutdown.clone()));
+    let observing = observer::run(config, started.targets.sql, metrics, users, shutdown.clone());
+    tasks.spawn(watched(Arc::clone(&health), Task::Observer, observing));
+    tasks.spawn(systemd.run(health, shutdown.clone()));
     shutdown.cancelled().await;
     tracing::info!("stopping: what is under way ends first");
     let ended = tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;
@@ -133,6 +143,11 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
         tracing::warn!(limit = ?STOP_MAX, "not everything has ended in time; the ledger has it, and the next start goes on");
     }
     Ok(())
+}
+
+/// The task, with each of its turns noted.
+async fn watched(health: Arc<Health>, task: Task, future: impl Future<Output = ()>) {
+    health.pulse().watch(task, future).await;
 }
 
 /// Delivery sessions, one after the other.

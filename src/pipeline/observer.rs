@@ -1,7 +1,7 @@
 //! The observer: what cannot be counted where it happens is asked every few seconds, all LSNs in one query.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::types::PgLsn;
 use tokio_util::sync::CancellationToken;
@@ -16,8 +16,10 @@ use crate::postgres::Target;
 const EVERY: Duration = Duration::from_millis(50);
 /// Such looks between two at everything else.
 const SLOT_EVERY: u32 = 100;
-/// Such looks between two counts of all employees, which cost more.
-const COUNT_EVERY: u32 = 6 * SLOT_EVERY;
+/// Counting all employees costs more the more they are: it gets this share of the time (one part in so many).
+const COUNT_SHARE: u32 = 100;
+/// Between two counts at least and at most.
+const COUNT_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 /// What "lately" is for the WAL's rate.
 const RATE_WINDOW_SECONDS: f64 = 600.0;
 
@@ -32,6 +34,7 @@ pub(super) async fn run(
     let mut session: Option<Arc<Session>> = None;
     let mut looks = 0_u32;
     let mut rate = WalRate::default();
+    let mut count_due = Instant::now();
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(every.tick()).await.is_some() {
@@ -41,8 +44,11 @@ pub(super) async fn run(
             if looks.is_multiple_of(SLOT_EVERY) {
                 slot(&session, &config.database.slot, &metrics, &mut rate).await.ok()?;
             }
-            if looks.is_multiple_of(COUNT_EVERY) {
+            let began = Instant::now();
+            if began >= count_due {
                 count(&session, &metrics).await.ok()?;
+                let (least, most) = COUNT_EVERY;
+                count_due = began + (began.elapsed() * COUNT_SHARE).clamp(least, most);
             }
             Some(())
         };

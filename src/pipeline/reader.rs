@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::health::Health;
 use super::marker::{Ended, MarkError, Marker, Seeded, Step};
+use super::pulse::Task;
 use super::slot::{self, Replacing, SlotWatch};
 use super::start::Targets;
 use crate::config::Config;
@@ -166,6 +167,7 @@ pub(super) async fn supervise(setting: Setting) {
             log(&error, wait);
         }
         told = text;
+        setting.health.pulse().rest(Task::Reader, wait);
         setting.shutdown.run_until_cancelled(tokio::time::sleep(wait)).await;
     }
 }

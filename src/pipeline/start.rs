@@ -70,6 +70,14 @@ pub enum StartError {
         "the database has no schema benefits, or one of another version: run benefits-sync setup first ({0})"
     )]
     NotSetUp(LedgerError),
+    /// The ledger's schema is older than this program. An older program works with a newer schema, never the other way round.
+    #[error(
+        "the schema benefits lacks migrations {lacks}: run benefits-sync setup first (what runs already goes on meanwhile)"
+    )]
+    OldSchema {
+        /// Their numbers.
+        lacks: String,
+    },
     /// Stopped before it had started.
     #[error("stopped before PostgreSQL could be reached")]
     Stopped,
@@ -160,6 +168,12 @@ pub enum CheckError {
 
 /// The ledger is about this platform and was written with this key; a new one takes both.
 async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Result<Agreement, StartError> {
+    match missing_migrations(session).await {
+        Ok(missing) if missing.is_empty() => {}
+        Ok(missing) => return Err(StartError::OldSchema { lacks: missing.join(", ") }),
+        Err(error) if error.trouble() == Trouble::Passing => return Ok(Agreement::AskAgain(error)),
+        Err(error) => return Err(StartError::NotSetUp(error)),
+    }
     let site = match Site::load(session).await {
         Ok(site) => site,
         Err(error) if error.trouble() == Trouble::Passing => return Ok(Agreement::AskAgain(error)),
@@ -181,4 +195,13 @@ async fn agree(config: &Config, session: &Session, key: &FingerprintKey) -> Resu
         Err(error) if error.trouble() == Trouble::Passing => Ok(Agreement::AskAgain(error)),
         Err(error) => Err(StartError::NotSetUp(error)),
     }
+}
+
+/// Migrations that this program needs and the ledger has not. It may well have others: they only ever add.
+async fn missing_migrations(session: &Session) -> Result<Vec<String>, LedgerError> {
+    let known: Vec<i32> = crate::setup::versions().collect();
+    let sql = "select k.version::text from unnest($1::integer[]) as k (version) \
+               where not exists (select from benefits.migration as m where m.version = k.version) order by k.version";
+    let rows = session.query("read the schema's version", sql, &[&known]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

@@ -102,7 +102,12 @@ impl Target {
 
     /// The login with REPLICATION.
     pub fn for_replication(database: &Database) -> Result<Self, TargetError> {
-        Self::with_overrides(database.replication_url.as_ref().unwrap_or(&database.url), database)
+        let url = database.replication_url.as_ref().unwrap_or(&database.url);
+        let mut target = Self::with_overrides(url, database)?;
+        if database.replication_password_file.is_some() {
+            target.password_file.clone_from(&database.replication_password_file);
+        }
+        Ok(target)
     }
 
     fn with_overrides(url: &SecretString, database: &Database) -> Result<Self, TargetError> {

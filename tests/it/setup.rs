@@ -4,10 +4,12 @@ use std::process::Command;
 
 use benefits_sync::demo;
 use benefits_sync::demo::cluster::{Cluster, Script, psql};
+use benefits_sync::postgres::Target;
 use benefits_sync::{doctor, pipeline, setup};
 use tokio_util::sync::CancellationToken;
 
 use crate::for_each_major;
+use crate::support::database::connect;
 use crate::support::logins::Logins;
 use crate::support::site::eventually;
 
@@ -89,7 +91,97 @@ async fn reqwest_text(port: u16, path: &str) -> String {
     reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap().text().await.unwrap()
 }
 
+/// The HR database with a DBA who owns it, is a member of the role that owns HR's tables, and is no superuser.
+async fn with_a_dba(major: u32, options: &str) -> (Logins, Target) {
+    let logins = Logins::bare(major).await;
+    let sql = format!(
+        "create role dba login {options}; alter database hr owner to dba; grant hr_application to dba"
+    );
+    logins.admin.batch_execute(&sql).await.unwrap();
+    let target = Target::parse(&logins.cluster.url_as("dba", "hr")).unwrap();
+    (logins, target)
+}
+
 for_each_major! {
+    async fn a_dba_who_is_no_superuser_sets_up_describes_and_takes_everything_away(major: u32) {
+        let (logins, dba) = with_a_dba(major, "createrole replication").await;
+        let before = dump(&logins.cluster);
+        if major < 16 {
+            // The one thing that is a superuser's alone there, and setup says so before it changes anything.
+            let lacking = setup::lacking(&dba, &logins.config()).await.unwrap();
+            assert_eq!(lacking.len(), 1, "{lacking:?}");
+            let error = setup::apply(&dba, &logins.config()).await.unwrap_err().to_string();
+            assert!(error.contains(&lacking[0].remedy) && error.contains("nothing was changed"), "{error}");
+            logins.admin.batch_execute(&lacking[0].remedy).await.unwrap();
+        }
+        setup::apply(&dba, &logins.config()).await.unwrap();
+        setup::apply(&dba, &logins.config()).await.unwrap();
+        logins.set_passwords().await;
+        let session = connect(&logins.cluster.url_as("dba", "hr")).await;
+        session.batch_execute(demo::DESCRIPTION).await.unwrap();
+        session.batch_execute(demo::DESCRIPTION).await.unwrap();
+        if major >= 16 {
+            assert_eq!(doctor::run(&logins.config()).await.unwrap().findings(), ["privileges.owner_least"]);
+            logins.admin.batch_execute("grant pg_read_all_stats to benefits_owner").await.unwrap();
+        }
+        works(&logins).await;
+        eventually("the slot is free", async || count(&logins, "select count(*) from pg_replication_slots where active").await == 0).await;
+        drop(session);
+        let removed = setup::remove(&dba, &logins.config()).await.unwrap();
+        assert!(!removed.iter().any(|line| line.starts_with('(')), "{removed:?}");
+        assert_same(&before, &dump(&logins.cluster));
+    }
+
+    async fn each_power_that_a_dba_lacks_is_named_with_the_sql_that_gives_it(major: u32) {
+        let logins = Logins::bare(major).await;
+        logins.admin.batch_execute("create role dba login").await.unwrap();
+        let dba = Target::parse(&logins.cluster.url_as("dba", "hr")).unwrap();
+        let mut named = Vec::new();
+        while let Some(lacking) = setup::lacking(&dba, &logins.config()).await.unwrap().into_iter().next() {
+            let remedy = lacking.remedy.split("   or: ").next().unwrap();
+            logins.admin.batch_execute(remedy).await.unwrap();
+            assert!(!named.contains(&lacking.remedy), "{lacking:?} was mended");
+            named.push(lacking.remedy);
+        }
+        assert_eq!(named[0], "alter role dba createrole;");
+        assert!(named[1].starts_with("create role benefits_reader login replication;"));
+        assert_eq!(&named[2..], ["grant create on database hr to dba;"]);
+        setup::apply(&dba, &logins.config()).await.unwrap();
+        // Another DBA has no part in what this one has made.
+        logins.admin.batch_execute("create role other login").await.unwrap();
+        let other = Target::parse(&logins.cluster.url_as("other", "hr")).unwrap();
+        let lacking: Vec<String> =
+            setup::lacking(&other, &logins.config()).await.unwrap().into_iter().map(|one| one.remedy).collect();
+        assert_eq!(lacking, ["grant benefits_owner to other;", "alter publication benefits_sync owner to other;"]);
+
+        let session = connect(&logins.cluster.url_as("dba", "hr")).await;
+        logins.admin.batch_execute("grant usage on schema hr to dba with grant option").await.unwrap();
+        let error = session.batch_execute(demo::DESCRIPTION).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert!(error.message().contains("which belongs to hr_application"), "{error:?}");
+        session.batch_execute("rollback").await.unwrap();
+        logins.admin.batch_execute("grant select on all tables in schema hr to dba with grant option").await.unwrap();
+        let error = session.batch_execute(demo::DESCRIPTION).await.unwrap_err();
+        let error = error.as_db_error().unwrap();
+        assert!(error.message().ends_with("only its owner can publish it"), "{error:?}");
+        session.batch_execute("rollback").await.unwrap();
+        let remedy = error.hint().unwrap().strip_prefix("A superuser can: ").unwrap();
+        logins.admin.batch_execute(remedy).await.unwrap();
+        session.batch_execute(demo::DESCRIPTION).await.unwrap();
+    }
+
+    async fn where_a_managed_service_gives_replication_by_a_role_setup_takes_that(major: u32) {
+        let (logins, dba) = with_a_dba(major, "createrole").await;
+        // As such services have it: a role whose members may replicate, which the DBA may grant.
+        logins.admin.batch_execute("create role rds_replication; grant rds_replication to dba with admin option").await.unwrap();
+        assert_eq!(setup::lacking(&dba, &logins.config()).await.unwrap(), []);
+        setup::apply(&dba, &logins.config()).await.unwrap();
+        let sql = "select count(*) from pg_roles where rolname = 'benefits_reader' and not rolreplication and pg_has_role(oid, 'rds_replication', 'member')";
+        assert_eq!(count(&logins, sql).await, 1);
+        let report = doctor::run(&logins.config()).await.unwrap();
+        assert!(!report.findings().contains(&"privileges.reader"), "{report:#?}");
+    }
+
     async fn two_logins_without_power_run_the_pipeline_on_tables_of_another_role_and_teardown_leaves_no_trace(major: u32) {
         let logins = Logins::bare(major).await;
         let before = dump(&logins.cluster);

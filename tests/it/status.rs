@@ -1,12 +1,13 @@
 //! `status`: the state of things on one screen.
 
+use std::io::BufRead as _;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use crate::for_each_major;
 use crate::support::database;
-use crate::support::site::{Site, eventually};
+use crate::support::site::{Process, Site, eventually};
 
 fn status(site: &Site, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
@@ -55,6 +56,29 @@ for_each_major! {
         site.stop().await;
         let after = json(&site);
         assert!(after["streaming"]["why"].as_str().unwrap().starts_with("nobody has read the slot"), "{after}");
+    }
+
+    async fn watched_as_json_it_is_a_line_each_time_that_follows_what_happens(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
+            .args(["status", "--watch", "--json", "--config"])
+            .arg(site.config_file())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let process = Process { child };
+        let mut next = || -> Value { tokio::task::block_in_place(|| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()) };
+        assert_eq!(next()["site"]["paused"], Value::Null);
+        site.hr.execute("select benefits.pause('month end')", &[]).await.unwrap();
+        let mut seen = next();
+        if seen["site"]["paused"].is_null() {
+            seen = next();
+        }
+        assert!(seen["site"]["paused"].as_str().unwrap().starts_with("month end"), "{seen}");
+        assert_eq!(seen["verdict"], "stopped");
+        process.kill9();
     }
 
     async fn the_oldest_writing_transaction_of_any_database_is_named(major: u32) {

@@ -1,6 +1,7 @@
 //! A site on a server of its own, as a careful DBA sets it up: HR's tables belong to HR's role, the service and the reader
 //! are logins of their own without any power, with passwords over SCRAM.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use benefits_sync::config::Config;
@@ -12,7 +13,7 @@ use tokio_postgres::Client;
 
 use super::database::connect;
 use super::{options, private_cluster_with};
-use benefits_sync::demo::cluster::Cluster;
+use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
 
 pub const SERVICE_PASSWORD: &str = "keeps the ledger";
 pub const READER_PASSWORD: &str = "reads the slot";
@@ -29,19 +30,33 @@ pub struct Logins {
 impl Logins {
     /// Set up and described; nothing runs.
     pub async fn new(major: u32) -> Self {
-        let this = Self::bare(major).await;
-        setup::apply(&this.admin_target(), &this.config()).await.unwrap();
-        this.set_passwords().await;
-        this.admin.batch_execute(demo::DESCRIPTION).await.unwrap();
-        this
+        Self::bare(major).await.described().await
+    }
+
+    /// Sets up and describes.
+    pub async fn described(self) -> Self {
+        setup::apply(&self.admin_target(), &self.config()).await.unwrap();
+        self.set_passwords().await;
+        self.admin.batch_execute(demo::DESCRIPTION).await.unwrap();
+        self
     }
 
     /// The HR database alone.
     pub async fn bare(major: u32) -> Self {
+        Self::on(Self::options(major)).await
+    }
+
+    /// Settings of the server.
+    pub fn options(major: u32) -> ClusterOptions {
         let mut options = options(major).setting("max_slot_wal_keep_size", "4GB");
         options.hba = ["benefits_service", "benefits_reader"]
             .map(|role| format!("host all {role} 127.0.0.1/32 scram-sha-256"))
             .to_vec();
+        options
+    }
+
+    /// The HR database alone, on a server of these settings.
+    pub async fn on(options: ClusterOptions) -> Self {
         let cluster = private_cluster_with(options).await;
         cluster.psql("postgres", "create database hr").await.unwrap();
         let mut hr = connect(&cluster.url("hr")).await;
@@ -56,7 +71,9 @@ impl Logins {
             .unwrap();
         let sandbox = Sandbox::start(SandboxOptions::default()).await.unwrap();
         let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("token"), SandboxOptions::default().token).unwrap();
+        let token = directory.path().join("token");
+        std::fs::write(&token, SandboxOptions::default().token).unwrap();
+        std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
         let admin = connect(&cluster.url("hr")).await;
         let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Self { cluster, admin, sandbox, directory, http }

@@ -4,6 +4,7 @@
 //! crashes or restarts PostgreSQL starts a private cluster instead: [`private_cluster`].
 #![allow(dead_code, reason = "not every helper is used at every moment of the suite's life")]
 
+pub mod console;
 pub mod database;
 pub mod logins;
 pub mod proof;
