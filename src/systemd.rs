@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `READY=1` | the configuration is good, PostgreSQL has been reached once, metrics and health are served |
 //! | `STATUS=` | whenever what `/readyz` answers has changed |
-//! | `WATCHDOG=1` | three times in `WatchdogSec`, for as long as every task turns over ([`crate::pipeline::pulse`]) |
+//! | `WATCHDOG=1` | three times in `WatchdogSec`, for as long as every task turns over (`pipeline::pulse`) |
 //! | `STOPPING=1` | at SIGTERM |
 //!
 //! Without the variable nothing is sent. A message that cannot be sent is dropped: there is nobody to tell.
