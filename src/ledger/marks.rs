@@ -229,15 +229,17 @@ impl Marks {
     ) -> Result<(), LedgerError> {
         let Some(touches) = &commit.touches else { return Ok(()) };
         let at = time(commit.committed_at);
+        let (early, requests) = touches.requests.split_at(releasable_early(touches));
+        let mut rows = self.release_early(early, commit, marked).await?;
         self.session.batch("begin", "begin").await?;
         self.roster(touches).await?;
         // First whose the rows were, then whose they are: a row may pass to somebody who is enrolled by this commit.
         let mut left = self.take_orphans(touches).await?;
-        let mut enrolled = self.release(touches, at).await?;
+        let mut enrolled = self.release(requests, at).await?;
         enrolled.extend(self.enrol_starters(touches, at).await?);
         let newcomers = touches.newcomers.iter().map(ToString::to_string);
         let to_seed: Vec<String> = enrolled.iter().cloned().chain(newcomers).collect();
-        let mut rows = self.seed(&to_seed, &mut left).await?;
+        rows.extend(self.seed(&to_seed, &mut left).await?);
         let mut changes = Changes::new();
         for (id, _) in touches.employees() {
             note(&mut changes, id, commit.committed_at);
@@ -339,19 +341,48 @@ impl Marks {
         Ok(())
     }
 
-    async fn release(&self, touches: &Touches, at: SystemTime) -> Result<Vec<String>, LedgerError> {
-        if touches.requests.is_empty() {
+    /// A command for thousands is released page by page, each committed with its people's child rows: no statement is long,
+    /// and delivery begins with the first page. After a death in between the rest is released when the commit comes again.
+    async fn release_early(
+        &self,
+        requests: &[i64],
+        commit: &Commit,
+        marked: &mut Marked,
+    ) -> Result<Vec<KeyHash>, LedgerError> {
+        let mut rows = Vec::new();
+        for page in requests.chunks(usize::try_from(PAGE).unwrap_or(1)) {
+            self.session.batch("begin", "begin").await?;
+            let released = self.release(page, time(commit.committed_at)).await?;
+            let mut left = Vec::new();
+            rows.extend(self.seed(&released, &mut left).await?);
+            let mut changes = Changes::new();
+            for id in &left {
+                note(&mut changes, id, commit.committed_at);
+            }
+            if !changes.is_empty() {
+                // The checkpoint moves with the rest of the commit.
+                let whose = Whose { user: None, lsn: Lsn::ZERO, in_full: false };
+                self.mark(&changes, whose, marked).await?;
+            }
+            self.session.batch("commit a page of a command", "commit").await?;
+            marked.rescan = true;
+        }
+        Ok(rows)
+    }
+
+    async fn release(&self, requests: &[i64], at: SystemTime) -> Result<Vec<String>, LedgerError> {
+        if requests.is_empty() {
             return Ok(Vec::new());
         }
-        let (requests, platform) = (&touches.requests, &self.settings.platform_id);
+        let platform = &self.settings.platform_id;
         let sql = include_str!("../../sql/queries/release_requests.sql");
-        let rows = self.session.query("release requests", sql, &[requests, platform, &at]).await?;
+        let rows = self.session.query("release requests", sql, &[&requests, platform, &at]).await?;
         let mut released: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let sql = "select * from benefits.apply_links($1, $2, $3)";
-        let rows = self.session.query("change links", sql, &[requests, platform, &at]).await?;
+        let rows = self.session.query("change links", sql, &[&requests, platform, &at]).await?;
         released.extend(rows.iter().map(|row| row.get(0)));
         let sql = "select * from benefits.apply_holds($1)";
-        let rows = self.session.query("close holds", sql, &[requests]).await?;
+        let rows = self.session.query("close holds", sql, &[&requests]).await?;
         released.extend(rows.iter().map(|row| row.get(0)));
         Ok(released)
     }
@@ -463,6 +494,13 @@ impl Marks {
         self.session.execute("complete a mass change", sql, &[&batch]).await?;
         Ok(rows)
     }
+}
+
+/// How many of a commit's requests may be released before the rest of it: of a command for thousands all but the last page,
+/// if the commit does nothing else.
+fn releasable_early(touches: &Touches) -> usize {
+    let page = usize::try_from(PAGE).unwrap_or(1);
+    if touches.requests.len() > page && touches.only_commands() { touches.requests.len() - page } else { 0 }
 }
 
 /// Whether the commit only touches employees' own rows.

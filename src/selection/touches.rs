@@ -63,6 +63,11 @@ impl Touches {
         *self == Self::default()
     }
 
+    /// Whether commands were passed and nothing else was touched.
+    pub fn only_commands(&self) -> bool {
+        *self == Self { requests: self.requests.clone(), ..Self::default() }
+    }
+
     /// Marked employees with the reason, in no order.
     pub fn employees(&self) -> impl Iterator<Item = (&str, Mark)> {
         self.employees.values().map(|(id, mark)| (id.as_ref(), *mark))
