@@ -1,7 +1,7 @@
 //! The reader session: holds the slot, reads the stream, and hands committed touches to the marker.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,12 @@ const CACHE_ROWS: usize = 400_000;
 const COMMITS_MAX: usize = 1_000;
 /// Frames read between two looks at anything else.
 const FRAMES_MAX: usize = 20_000;
+/// What comes so soon after the read before it was there already, or on its way.
+const AT_ONCE: Duration = Duration::from_micros(200);
+/// Reads in a row, each with more at once, that make a flood.
+const FLOOD_READS: u32 = 16;
+/// How late a flooded reader comes.
+const READ_LATE: Duration = Duration::from_millis(1);
 /// Hand-overs that may wait for the marker.
 const STEPS_MAX: usize = 32;
 /// Between two looks at doubts, the slot and the publication.
@@ -255,9 +261,17 @@ async fn read(
     };
     let mut marking = tokio::spawn(marker.run(steps));
     let watch = SlotWatch::new(&setting.config, &session, confirmed_by_ledger).await?;
-    let owners_version = doubt.owners_version;
-    let mut reader =
-        Reader { stream, selector, commits: Vec::new(), handed, from_marker, session, watch, owners_version };
+    let mut reader = Reader {
+        stream,
+        selector,
+        commits: Vec::new(),
+        handed,
+        from_marker,
+        session,
+        watch,
+        owners_version: doubt.owners_version,
+        flood: Flood::default(),
+    };
     let ended = tokio::select! {
         ended = reader.run(setting) => ended,
         done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
@@ -296,6 +310,29 @@ enum Stop {
     Reconciled,
 }
 
+/// Tells a stream that does not stop from one of single changes. The server wakes its reader for every message; while it has
+/// more at once each time, both sides do better when the reader comes late and takes much.
+#[derive(Debug, Default)]
+struct Flood {
+    since: Option<Instant>,
+    /// Reads in a row after which there was more at once.
+    reads: u32,
+}
+
+impl Flood {
+    /// Something was read; whether to leave the next of it alone for [`READ_LATE`].
+    fn read(&mut self, now: Instant) -> bool {
+        let at_once = self.since.is_some_and(|since| now.duration_since(since) < AT_ONCE);
+        self.reads = if at_once { self.reads.saturating_add(1) } else { 0 };
+        self.reads >= FLOOD_READS
+    }
+
+    /// The next read begins.
+    fn waits(&mut self, now: Instant) {
+        self.since = Some(now);
+    }
+}
+
 struct Reader {
     stream: Stream,
     selector: Selector,
@@ -306,6 +343,7 @@ struct Reader {
     watch: SlotWatch,
     /// Of the map that the filter was loaded from.
     owners_version: i64,
+    flood: Flood,
 }
 
 impl Reader {
@@ -325,6 +363,7 @@ impl Reader {
                     }
                 }
                 frame = self.stream.next() => {
+                    let flooded = self.flood.read(Instant::now());
                     let mut idle = take(&frame?, &mut self.selector, &mut self.commits, publication)?;
                     // All that has arrived, before anything else is looked at.
                     for _ in 0..FRAMES_MAX {
@@ -343,6 +382,10 @@ impl Reader {
                         // is not confirmed, and comes again.
                         return Ok(Stop::Shutdown);
                     }
+                    if flooded {
+                        tokio::time::sleep(READ_LATE).await;
+                    }
+                    self.flood.waits(Instant::now());
                 }
             }
         }
@@ -394,5 +437,27 @@ fn take(
             tracing::warn!(severity, code, message, "PostgreSQL says in the stream");
             Ok(None)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_does_not_stop_is_a_flood_and_single_changes_are_none() {
+        let mut flood = Flood::default();
+        let mut now = Instant::now();
+        let mut read_after = |pause: Duration| {
+            now += pause;
+            let flooded = flood.read(now);
+            flood.waits(now);
+            flooded
+        };
+        assert!((0..100).all(|_| !read_after(Duration::from_millis(1))));
+        let first = (0..100).position(|_| read_after(Duration::from_micros(20)));
+        assert_eq!(first, Some(15));
+        assert!(read_after(Duration::ZERO));
+        assert!(!read_after(AT_ONCE), "the stream has paused");
     }
 }
