@@ -164,6 +164,7 @@ mod tests {
             slot_txns: None,
             publication: Vec::new(),
             restarted: false,
+            reader: 1,
         }
     }
 

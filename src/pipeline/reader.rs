@@ -89,6 +89,8 @@ pub(super) enum ReadError {
     PublicationChanged,
     #[error("the slot is read by another instance (process {0})")]
     Busy(i32),
+    #[error("another instance has taken the slot meanwhile")]
+    Overtaken,
     #[error("database.url and database.replication_url lead to two servers, or to two timelines of one")]
     TwoServers,
     #[error("{source}: it waited for {by}. End that transaction, and it is made")]
@@ -109,6 +111,7 @@ impl ReadError {
         matches!(
             self,
             Self::Busy(_)
+                | Self::Overtaken
                 | Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. })
         )
     }
@@ -210,7 +213,7 @@ async fn read(
     {
         tracing::debug!(%error, "the session before could not be ended");
     }
-    let replayed_until = slot::take(setting, &session, &mut connection, replacing).await?;
+    let taken = slot::take(setting, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
     let members = site::load_members(&session, &hasher).await?;
@@ -248,19 +251,19 @@ async fn read(
     };
     let marks = Marks::new(Arc::clone(&session), hasher, settings);
     marks.complete_mass_changes().await?;
+    let watch = SlotWatch::new(taken, &setting.config, &session, confirmed_by_ledger).await?;
     let marker = Marker {
         session: Arc::clone(&session),
         marks,
         hand: InHand::new(confirmed),
         appetite: Arc::clone(&setting.appetite),
-        replayed_until,
+        replayed_until: watch.replayed_until(),
         seeded,
         notify: setting.notify.clone(),
         metrics: setting.metrics.clone(),
         health: Arc::clone(&setting.health),
     };
     let mut marking = tokio::spawn(marker.run(steps));
-    let watch = SlotWatch::new(&setting.config, &session, confirmed_by_ledger).await?;
     let mut reader = Reader {
         stream,
         selector,

@@ -135,15 +135,23 @@ fn doubtful(
     }
 }
 
-/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed. Where
-/// the reader before did not stop in order, the position up to which its commits may have been in hand: whoever they touched
-/// may have been sent something that the ledger does not know of.
+/// A slot that was taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Where the reader before did not stop in order, the position up to which its commits may have been in hand: whoever
+    /// they touched may have been sent something that the ledger does not know of.
+    replayed_until: Lsn,
+    /// Whose it is now.
+    reader: i64,
+}
+
+/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
 pub(super) async fn take(
     setting: &Setting,
     session: &Session,
     connection: &mut Connection,
     replacing: &mut Replacing,
-) -> Result<Lsn, ReadError> {
+) -> Result<Taken, ReadError> {
     let Setting { config, witness, .. } = setting;
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
@@ -187,7 +195,7 @@ pub(super) async fn take(
     } else {
         if let Some(held) = &held {
             // Whoever finds the new slot after a death of ours takes it for another: nobody has decoded so much through it.
-            Checkpoint::note(session, held.lsn, Some(i64::MAX), held.closed).await?;
+            Checkpoint::note(session, held.reader, held.lsn, Some(i64::MAX), held.closed).await?;
         }
         let start = making::make(setting, session, connection, seen.as_ref()).await?;
         // Making it may take long, and a comparison that ended before it was there answers nothing: what came in between is
@@ -219,14 +227,19 @@ pub(super) async fn take(
         slot_txns,
         publication: published,
         restarted: false,
+        reader: held.as_ref().map_or(0, |held| held.reader).saturating_add(1),
     };
     // A comparison with the platform, before which nothing leaves, tells what the platform holds.
     let is_compared = doubt::load(session).await?.why.as_deref() == Some(doubt::PLATFORM);
     let replayed = held.is_some_and(|held| !held.closed) && !is_compared;
     let replayed_until = if replayed { wal_end(session).await? } else { Lsn::ZERO };
-    checkpoint.store(session).await?;
+    // Whether the reader before has stopped in order is known of the one that was looked at only.
+    if !checkpoint.store(session).await? {
+        return Err(ReadError::Overtaken);
+    }
     witness.remember(&checkpoint);
-    Ok(replayed_until)
+    crate::failpoint::hit("slot-taken").await?;
+    Ok(Taken { replayed_until, reader: checkpoint.reader })
 }
 
 async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
@@ -236,6 +249,7 @@ async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
 
 /// Keeps an eye on the slot while it is read.
 pub(super) struct SlotWatch {
+    taken: Taken,
     slot: String,
     publication: String,
     parts: Vec<String>,
@@ -246,13 +260,20 @@ pub(super) struct SlotWatch {
 }
 
 impl SlotWatch {
+    /// Of a slot whose stream has begun, so that nobody else reads it. Whoever has done so since it was taken has taken it
+    /// too, and may have left anything in hand.
     pub(super) async fn new(
+        mut taken: Taken,
         config: &Config,
         session: &Arc<Session>,
         confirmed: watch::Receiver<Lsn>,
     ) -> Result<Self, ReadError> {
+        if let Some(reader) = Checkpoint::retake(session, taken.reader).await? {
+            taken = Taken { replayed_until: wal_end(session).await?, reader };
+        }
         let held = Checkpoint::load(session).await?;
         Ok(Self {
+            taken,
             slot: config.database.slot.clone(),
             publication: config.database.publication.clone(),
             parts: held.as_ref().map(|held| held.publication.clone()).unwrap_or_default(),
@@ -261,6 +282,11 @@ impl SlotWatch {
             noted: held.as_ref().map_or(Lsn::ZERO, |held| held.lsn),
             counted: held.and_then(|held| held.slot_txns).is_some_and(|count| count > 0),
         })
+    }
+
+    /// Commits up to here are in doubt: see [`Taken`].
+    pub(super) fn replayed_until(&self) -> Lsn {
+        self.taken.replayed_until
     }
 
     /// Writes the position down where that is due, and looks whether the publication is still the same.
@@ -274,7 +300,7 @@ impl SlotWatch {
             let txns = look(session, &self.slot).await?.and_then(|seen| seen.txns);
             let counted = txns.is_some_and(|count| count > 0);
             if moved || counted {
-                Checkpoint::note(session, confirmed, txns, false).await?;
+                Checkpoint::note(session, self.taken.reader, confirmed, txns, false).await?;
                 self.noted = confirmed;
                 self.counted = counted;
             }
@@ -289,13 +315,15 @@ impl SlotWatch {
         Ok(())
     }
 
-    /// An orderly stop: what was confirmed is written down exactly.
+    /// An orderly stop: what was confirmed is written down exactly. Where what the reader before left in doubt was not all
+    /// read again, the rest of it still is.
     pub(super) async fn close(&mut self, session: &Session, witness: &Witness) -> Result<(), ReadError> {
         let confirmed = *self.confirmed.borrow();
         let txns = look(session, &self.slot).await?.and_then(|seen| seen.txns);
         // Nothing was confirmed in a session that ended before it had heard anything: the slot is where it was.
         if confirmed > Lsn::ZERO {
-            Checkpoint::note(session, confirmed, txns, true).await?;
+            let in_order = confirmed >= self.taken.replayed_until;
+            Checkpoint::note(session, self.taken.reader, confirmed, txns, in_order).await?;
         }
         if let Some(held) = Checkpoint::load(session).await? {
             witness.remember(&held);
@@ -320,6 +348,7 @@ mod tests {
             slot_txns,
             publication: Vec::new(),
             restarted: false,
+            reader: 1,
         }
     }
 
