@@ -1,6 +1,6 @@
 //! Commits that delivery may have in hand: which they are, and whom they touch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::{Marks, is_plain, time};
@@ -20,13 +20,14 @@ impl Marks {
             })
     }
 
-    /// Counts as many linked employees as it takes to know whether the batch's largest commit is a mass change.
-    pub async fn learn_limit(&mut self, batch: &[Commit]) -> Result<(), LedgerError> {
+    /// Counts as many linked employees as it takes to know whether a commit of the batch is a mass change, or, where they
+    /// are taken `together`, whether they all are one.
+    pub async fn learn_limit(&mut self, batch: &[Commit], together: &[Commit]) -> Result<(), LedgerError> {
         let sizes = batch
             .iter()
             .filter_map(|commit| commit.touches.as_ref())
             .map(|touches| touches.employees().count());
-        let largest = sizes.max().unwrap_or(0);
+        let largest = sizes.max().unwrap_or(0).max(employees_of(together));
         if largest <= self.limit || self.limit_learnt.is_some_and(|at| at.elapsed() < LIMIT_EVERY) {
             return Ok(());
         }
@@ -38,6 +39,11 @@ impl Marks {
         let within = rows.first().map_or(0, |row| row.get::<_, i64>(0)).max(i64::from(minimum));
         self.limit = usize::try_from(within).unwrap_or(0);
         Ok(())
+    }
+
+    /// Whether commits that are taken together touch no more employees than may go without being judged as a mass change.
+    pub fn is_within_limit(&self, together: &[Commit]) -> bool {
+        employees_of(together) <= self.limit
     }
 
     /// As many commits at the front as touch no more than `room` employees, and those employees with their changes.
@@ -61,4 +67,9 @@ impl Marks {
         }
         (commits.len(), found)
     }
+}
+
+fn employees_of(commits: &[Commit]) -> usize {
+    let touches = commits.iter().filter_map(|commit| commit.touches.as_ref());
+    touches.flat_map(|touches| touches.employees()).map(|(id, _)| id).collect::<HashSet<_>>().len()
 }
