@@ -135,14 +135,23 @@ fn doubtful(
     }
 }
 
-/// A slot that was taken.
+/// A slot that is ready to be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
-    /// Where the reader before did not stop in order, the position up to which its commits may have been in hand: whoever
-    /// they touched may have been sent something that the ledger does not know of.
-    replayed_until: Lsn,
+    /// Where the WAL ended when it was taken: what comes before was collected while nobody read.
+    pub(super) collected_until: Lsn,
+    /// The reader before did not stop in order: whoever the collected commits touch may have been in hand, and been sent
+    /// something that the ledger does not know of.
+    is_replay: bool,
     /// Whose it is now.
     reader: i64,
+}
+
+impl Taken {
+    /// Commits up to here may have been in hand when the reader before was stopped uncleanly.
+    pub(super) fn replayed_until(&self) -> Lsn {
+        if self.is_replay { self.collected_until } else { Lsn::ZERO }
+    }
 }
 
 /// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
@@ -231,15 +240,15 @@ pub(super) async fn take(
     };
     // A comparison with the platform, before which nothing leaves, tells what the platform holds.
     let is_compared = doubt::load(session).await?.why.as_deref() == Some(doubt::PLATFORM);
-    let replayed = held.is_some_and(|held| !held.closed) && !is_compared;
-    let replayed_until = if replayed { wal_end(session).await? } else { Lsn::ZERO };
+    let is_replay = held.is_some_and(|held| !held.closed) && !is_compared;
+    let collected_until = wal_end(session).await?;
     // Whether the reader before has stopped in order is known of the one that was looked at only.
     if !checkpoint.store(session).await? {
         return Err(ReadError::Overtaken);
     }
     witness.remember(&checkpoint);
     crate::failpoint::hit("slot-taken").await?;
-    Ok(Taken { replayed_until, reader: checkpoint.reader })
+    Ok(Taken { collected_until, is_replay, reader: checkpoint.reader })
 }
 
 async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
@@ -269,7 +278,7 @@ impl SlotWatch {
         confirmed: watch::Receiver<Lsn>,
     ) -> Result<Self, ReadError> {
         if let Some(reader) = Checkpoint::retake(session, taken.reader).await? {
-            taken = Taken { replayed_until: wal_end(session).await?, reader };
+            taken = Taken { collected_until: wal_end(session).await?, is_replay: true, reader };
         }
         let held = Checkpoint::load(session).await?;
         Ok(Self {
@@ -284,9 +293,9 @@ impl SlotWatch {
         })
     }
 
-    /// Commits up to here are in doubt: see [`Taken`].
-    pub(super) fn replayed_until(&self) -> Lsn {
-        self.taken.replayed_until
+    /// As it is known now that the stream has begun.
+    pub(super) fn taken(&self) -> Taken {
+        self.taken
     }
 
     /// Writes the position down where that is due, and looks whether the publication is still the same.
@@ -322,7 +331,7 @@ impl SlotWatch {
         let txns = look(session, &self.slot).await?.and_then(|seen| seen.txns);
         // Nothing was confirmed in a session that ended before it had heard anything: the slot is where it was.
         if confirmed > Lsn::ZERO {
-            let in_order = confirmed >= self.taken.replayed_until;
+            let in_order = confirmed >= self.taken.replayed_until();
             Checkpoint::note(session, self.taken.reader, confirmed, txns, in_order).await?;
         }
         if let Some(held) = Checkpoint::load(session).await? {
