@@ -5,14 +5,16 @@
 //! checks everything that can be checked without a network, so that the rest of the program never meets a bad setting.
 //! Defaults are in the field docs and in the README's table; a test keeps the two the same.
 
+mod defaults;
 mod duration;
 mod environment;
+mod faults;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 /// Why a configuration cannot be used. Always exit code 2.
@@ -90,14 +92,14 @@ pub struct Database {
     #[serde(default)]
     pub replication_password_file: Option<PathBuf>,
     /// The replication slot. Default `benefits_sync`.
-    #[serde(default = "default_name")]
+    #[serde(default = "defaults::name")]
     pub slot: String,
     /// The publication. Default `benefits_sync`.
-    #[serde(default = "default_name")]
+    #[serde(default = "defaults::name")]
     pub publication: String,
     /// Silence of the stream after which its connection is given up and made anew; PostgreSQL is asked for a sign of life at
     /// half of it. At least 1s. Default 60s.
-    #[serde(default = "default_idle_limit", with = "duration")]
+    #[serde(default = "defaults::idle_limit", with = "duration")]
     pub idle_limit: Duration,
     /// TLS mode, overriding `sslmode` in the URLs.
     #[serde(default)]
@@ -142,7 +144,7 @@ pub struct Ledger {
 #[serde(deny_unknown_fields)]
 pub struct Benefits {
     /// Whether the module is switched on for the site. Default true.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub enabled: bool,
     /// The platform's id, as in its API's paths.
     pub platform_id: String,
@@ -179,7 +181,7 @@ pub struct Oauth {
     /// A file with the client's secret.
     pub client_secret_file: PathBuf,
     /// The scope asked for. Default `employees:write`.
-    #[serde(default = "default_scope")]
+    #[serde(default = "defaults::scope")]
     pub scope: String,
 }
 
@@ -294,70 +296,6 @@ pub enum LogFormat {
     Json,
 }
 
-fn yes() -> bool {
-    true
-}
-
-fn default_idle_limit() -> Duration {
-    Duration::from_mins(1)
-}
-
-fn default_name() -> String {
-    "benefits_sync".to_owned()
-}
-
-fn default_scope() -> String {
-    "employees:write".to_owned()
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self {
-            fingerprint_key_file: PathBuf::from("benefits-sync.key"),
-            history_months: 13,
-            witness_file: None,
-        }
-    }
-}
-
-impl Default for Delivery {
-    fn default() -> Self {
-        Self {
-            concurrency: 32,
-            requests_per_second: None,
-            timeout: Duration::from_secs(10),
-            settle: Duration::ZERO,
-            min_interval: Duration::ZERO,
-            backoff_min: Duration::from_millis(500),
-            backoff_max: Duration::from_mins(5),
-        }
-    }
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self { fraction: 0.10, minimum: 20, window: Duration::from_mins(10) }
-    }
-}
-
-impl Default for Reconcile {
-    fn default() -> Self {
-        Self { daily_at: "00:05".to_owned(), time_zone: "Europe/London".to_owned() }
-    }
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9287)) }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
-    }
-}
-
 impl Config {
     /// Reads the file, lays the environment's variables over it, and validates the whole.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
@@ -402,64 +340,6 @@ impl Config {
     pub fn replication_url(&self) -> &SecretString {
         self.database.replication_url.as_ref().unwrap_or(&self.database.url)
     }
-
-    fn validate(&self, origin: &str) -> Result<(), ConfigError> {
-        let faults = [
-            ("database.url", url_fault(self.database.url.expose_secret())),
-            (
-                "database.replication_url",
-                self.database.replication_url.as_ref().and_then(|url| url_fault(url.expose_secret())),
-            ),
-            ("database.slot", slot_fault(&self.database.slot)),
-            ("database.publication", name_fault(&self.database.publication)),
-            ("database.idle_limit", duration_fault(self.database.idle_limit, 1_000, 3_600_000)),
-            ("ledger.history_months", range_fault(self.ledger.history_months, 1, 1200)),
-            ("benefits.platform_id", platform_fault(&self.benefits.platform_id)),
-            ("benefits.base_url", self.address_fault()),
-            ("benefits.token_file", self.credentials_fault()),
-            ("delivery.concurrency", range_fault(self.delivery.concurrency, 1, 1024)),
-            ("delivery.requests_per_second", self.delivery.requests_per_second.and_then(rate_fault)),
-            ("delivery.timeout", duration_fault(self.delivery.timeout, 1, 600_000)),
-            ("delivery.settle", duration_fault(self.delivery.settle, 0, 86_400_000)),
-            ("delivery.min_interval", duration_fault(self.delivery.min_interval, 0, 86_400_000)),
-            ("delivery.backoff_min", duration_fault(self.delivery.backoff_min, 1, 3_600_000)),
-            ("delivery.backoff_max", self.backoff_fault()),
-            ("guard.fraction", fraction_fault(self.guard.fraction)),
-            ("log.level", level_fault(&self.log.level)),
-            ("guard.window", duration_fault(self.guard.window, 1_000, 86_400_000)),
-            ("reconcile.daily_at", time_fault(&self.reconcile.daily_at)),
-            ("reconcile.time_zone", zone_fault(&self.reconcile.time_zone)),
-        ];
-        match faults.into_iter().find_map(|(key, fault)| fault.map(|reason| (key, reason))) {
-            None => Ok(()),
-            Some((key, reason)) => Err(ConfigError::Invalid { origin: origin.to_owned(), key, reason }),
-        }
-    }
-
-    fn address_fault(&self) -> Option<String> {
-        let url = self.base_url();
-        if url.is_empty() {
-            return Some("give benefits.base_url or benefits.subdomain".to_owned());
-        }
-        let plausible = (url.starts_with("http://") || url.starts_with("https://"))
-            && url.split("://").nth(1).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-        (!plausible).then(|| "is not an http:// or https:// address".to_owned())
-    }
-
-    fn credentials_fault(&self) -> Option<String> {
-        match (&self.benefits.token_file, &self.benefits.oauth) {
-            (None, None) => Some("give benefits.token_file or [benefits.oauth]".to_owned()),
-            (Some(_), Some(_)) => Some("give benefits.token_file or [benefits.oauth], not both".to_owned()),
-            _ => None,
-        }
-    }
-
-    fn backoff_fault(&self) -> Option<String> {
-        if self.delivery.backoff_max < self.delivery.backoff_min {
-            return Some("is shorter than delivery.backoff_min".to_owned());
-        }
-        duration_fault(self.delivery.backoff_max, 1, 86_400_000)
-    }
 }
 
 /// What is wrong in `text`, with the line and the key.
@@ -491,66 +371,6 @@ fn place(before: &str, text: &str) -> String {
     let key = text.lines().nth(number).filter(|line| line.contains('=')).map(name);
     let path = [section.map(ToOwned::to_owned), key].into_iter().flatten().collect::<Vec<_>>().join(".");
     format!(" (line {}{}{path})", number + 1, if path.is_empty() { "" } else { ", " })
-}
-
-fn url_fault(url: &str) -> Option<String> {
-    let known = url.starts_with("postgresql://") || url.starts_with("postgres://");
-    (!known).then(|| "is not a postgresql:// URL".to_owned())
-}
-
-fn slot_fault(name: &str) -> Option<String> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    (name.is_empty() || name.len() > 63 || !name.chars().all(allowed))
-        .then(|| "must be 1 to 63 of a-z, 0-9 and _ (PostgreSQL's rule for slots)".to_owned())
-}
-
-/// A bare word that is no level would be taken for a target, and nothing else would be logged.
-fn level_fault(level: &str) -> Option<String> {
-    let is_level = |word: &str| {
-        let known = ["off", "error", "warn", "info", "debug", "trace"];
-        known.iter().any(|known| word.eq_ignore_ascii_case(known))
-    };
-    let well = level.split(',').all(|part| match part.trim().split_once('=') {
-        None => is_level(part.trim()),
-        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
-    });
-    (!well).then(|| "must be off, error, warn, info, debug or trace, or a list with target=level".to_owned())
-}
-
-fn name_fault(name: &str) -> Option<String> {
-    (name.is_empty() || name.len() > 63 || name.contains('\0')).then(|| "must be 1 to 63 bytes".to_owned())
-}
-
-fn platform_fault(id: &str) -> Option<String> {
-    (id.is_empty() || id.contains(['/', '?', '#']))
-        .then(|| "must be the platform's id, without / ? #".to_owned())
-}
-
-fn range_fault<T: PartialOrd + std::fmt::Display + Copy>(value: T, least: T, most: T) -> Option<String> {
-    (value < least || value > most).then(|| format!("must be {least} to {most}"))
-}
-
-fn rate_fault(rate: f64) -> Option<String> {
-    (!rate.is_finite() || rate <= 0.0).then(|| "must be above 0".to_owned())
-}
-
-fn fraction_fault(fraction: f64) -> Option<String> {
-    (!(0.0..=1.0).contains(&fraction)).then(|| "must be 0 to 1".to_owned())
-}
-
-fn duration_fault(value: Duration, least_ms: u64, most_ms: u64) -> Option<String> {
-    let (least, most) = (Duration::from_millis(least_ms), Duration::from_millis(most_ms));
-    (value < least || value > most).then(|| {
-        format!("must be {} to {}", humantime::format_duration(least), humantime::format_duration(most))
-    })
-}
-
-fn time_fault(text: &str) -> Option<String> {
-    jiff::civil::Time::strptime("%H:%M", text).is_err().then(|| "is not a time of day as HH:MM".to_owned())
-}
-
-fn zone_fault(name: &str) -> Option<String> {
-    jiff::tz::TimeZone::get(name).is_err().then(|| "is not an IANA time zone, as Europe/London".to_owned())
 }
 
 #[cfg(test)]
