@@ -1,6 +1,6 @@
 //! Everyone compared, where everyone is many: bounded memory, short statements, only what differs is sent.
 //!
-//! `make test` takes a few thousand; `make soak EMPLOYEES=1000000` a million, with an optimised build, and prints figures.
+//! `make test` takes a few thousand; `make soak EMPLOYEES=1000000` a million, and prints figures.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
