@@ -153,3 +153,21 @@ async fn waiting_happens_before_the_write_or_after_it() {
     assert!(!slow.is_finished() && !late.is_finished());
     assert!(rig.sandbox.account_of("1").is_none());
 }
+
+#[tokio::test]
+async fn who_waits_is_let_go_when_the_faults_are_disarmed() {
+    let rig = Rig::new().await;
+    rig.arm("slow,delay=1h,next=1");
+    let slow = tokio::spawn(rig.posting(&padded("k1"), &employee("1")).send());
+    while !rig.sandbox.faults().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    rig.arm("slow-answer,delay=1h");
+    let late = tokio::spawn(rig.posting(&padded("k2"), &employee("2")).send());
+    rig.sandbox.until(|one| one.account_of("2").is_some()).await;
+    assert!(!slow.is_finished() && !late.is_finished() && rig.sandbox.account_of("1").is_none());
+    rig.sandbox.disarm_all();
+    for waiting in [slow, late] {
+        assert_eq!(waiting.await.unwrap().unwrap().status(), 201);
+    }
+}
