@@ -1,13 +1,10 @@
 //! Confirm only what is durable, and only once it is visible (invariants 1 and 2).
 
-use benefits_sync::demo::cluster::Cluster;
-use benefits_sync::sandbox::SandboxOptions;
-
 use super::{confirmed, is_before, surname, until_blocked, wal_end};
 use crate::for_each_major;
 use crate::support::database::connect;
-use crate::support::site::{Site, eventually, prepare};
-use crate::support::{database_on, private_cluster};
+use crate::support::options;
+use crate::support::site::{Site, eventually};
 
 for_each_major! {
     async fn what_is_not_durable_is_not_confirmed_and_survives_a_kill(major: u32) {
@@ -61,7 +58,8 @@ for_each_major! {
     }
 
     async fn an_idle_slot_advances_and_writes_nothing(major: u32) {
-        let mut site = Site::new(major).await;
+        // Nobody else writes WAL here: beyond some megabytes of it the position is written down.
+        let (cluster, mut site) = Site::apart(options(major), major).await;
         site.start().await;
         site.sync(&["1"]).await;
         site.passed().await;
@@ -98,22 +96,12 @@ for_each_major! {
             site.hr.batch_execute("insert into hr.busy select generate_series(1, 1000)").await.unwrap();
         }
         // Another database of the cluster is busy, too.
-        let elsewhere = crate::support::database(major).await;
-        let client = elsewhere.client().await;
-        client.batch_execute("create table busy as select generate_series(1, 20000) as n").await.unwrap();
+        let elsewhere = connect(&cluster.url("postgres")).await;
+        elsewhere.batch_execute("create table busy as select generate_series(1, 20000) as n").await.unwrap();
         site.passed().await;
         assert_eq!(ledger().await, before, "nothing was written to the ledger");
         site.stop().await;
     }
-}
-
-/// A site on a cluster of its own, whose settings may be changed.
-async fn private_site(major: u32) -> (Cluster, Site) {
-    let cluster = private_cluster(major).await;
-    let database = database_on(&cluster, major).await;
-    prepare(&database.url).await;
-    let site = Site::on(database, SandboxOptions { keep_bodies: true, ..SandboxOptions::default() }).await;
-    (cluster, site)
 }
 
 async fn standby(site: &Site, names: &str) {
@@ -131,7 +119,7 @@ async fn standby(site: &Site, names: &str) {
 
 for_each_major! {
     async fn a_commit_that_is_decoded_before_it_is_visible_is_not_lost(major: u32) {
-        let (_cluster, mut site) = private_site(major).await;
+        let (_cluster, mut site) = Site::apart(options(major), major).await;
         site.start().await;
         site.sync(&["1", "2"]).await;
         standby(&site, "nobody").await;

@@ -7,15 +7,18 @@ use crate::support::site::{Site, eventually};
 for_each_major! {
     async fn a_change_that_comes_while_its_forerunner_is_in_flight_is_sent_as_well(major: u32) {
         let mut site = Site::new(major).await;
+        site.more.push_str("[delivery]\ntimeout = \"2m\"\n");
         site.start().await;
         site.sync(&["1"]).await;
-        site.sandbox.arm(fault("slow-answer,delay=3s,next=1,on=writes"));
+        site.sandbox.arm(fault("slow-answer,delay=1h,next=1,on=writes"));
         surname(&site, 1, "First").await;
         site.sandbox.until(|s| s.account_of("1").unwrap().get("surname") == Some("First")).await;
         surname(&site, 1, "Second").await;
         site.hr.execute("update hr.employee set known_as = 'Both' where id = 1", &[]).await.unwrap();
         site.passed().await;
         assert_eq!(site.status("1").await.0, "in_progress");
+        // Now the first one's answer comes.
+        site.sandbox.disarm_all();
         site.settled().await;
         assert_eq!(site.held("1", "surname").as_deref(), Some("Second"));
         assert_eq!(site.held("1", "knownAs").as_deref(), Some("Both"));
@@ -48,7 +51,7 @@ for_each_major! {
         site.start().await;
         let process = {
             let port = site.http;
-            site.http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            site.http = crate::support::port::own();
             let process = site.spawn().await;
             site.http = port;
             process
@@ -77,7 +80,7 @@ for_each_major! {
         let mut site = Site::new(major).await;
         let process = site.spawn().await;
         site.sync(&["1"]).await;
-        site.http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        site.http = crate::support::port::own();
         site.start().await;
         process.kill9();
         surname(&site, 1, "Heir").await;

@@ -9,10 +9,11 @@ use crate::support::site::{Site, eventually};
 for_each_major! {
     async fn the_same_write_has_the_same_key_and_version_after_a_kill_between_send_and_answer(major: u32) {
         let mut site = Site::new(major).await;
+        site.more.push_str("[delivery]\ntimeout = \"2m\"\n");
         let process = site.spawn().await;
         site.sync(&["1"]).await;
         let known = writes(&site, "1").len();
-        site.sandbox.arm(fault("slow-answer,delay=20s,next=1,on=writes"));
+        site.sandbox.arm(fault("slow-answer,delay=1h,next=1,on=writes"));
         surname(&site, 1, "Once").await;
         site.sandbox.until(|s| s.journal_of("1").len() > known).await;
         // Once the slot has moved on the ledger knows of the write: what is read again is sent in full.
@@ -57,8 +58,9 @@ for_each_major! {
 
     async fn a_create_whose_answer_was_lost_by_a_kill_is_not_repeated_as_another(major: u32) {
         let mut site = Site::new(major).await;
+        site.more.push_str("[delivery]\ntimeout = \"2m\"\n");
         let process = site.spawn().await;
-        site.sandbox.arm(fault("slow-answer,delay=20s,next=1,on=createEmployee"));
+        site.sandbox.arm(fault("slow-answer,delay=1h,next=1,on=createEmployee"));
         site.hr.execute("select benefits.sync(array['3'])", &[]).await.unwrap();
         site.sandbox.until(|s| !s.journal_of("3").is_empty()).await;
         process.kill9();

@@ -5,6 +5,7 @@ use benefits_sync::replication::{Connection, Remedy, ReplicationError};
 
 use super::cluster::{Cluster, Settings, majors, start_cluster};
 use super::execute;
+use crate::support::certificates::certificates;
 
 /// Connects both ways and gives both errors.
 async fn refusals(url: &str) -> (ConnectError, ConnectError) {
@@ -116,11 +117,8 @@ async fn certificates_are_verified_as_the_mode_says_and_bind_the_channel() {
 
 /// A CA that has signed nothing.
 fn a_stranger_ca(cluster: &Cluster) -> std::path::PathBuf {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let path = cluster.path().join("other-ca.pem");
-    std::fs::write(&path, ca.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&path, certificates().authority).unwrap();
     path
 }
 
