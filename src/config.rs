@@ -7,13 +7,17 @@
 
 mod duration;
 mod environment;
+mod limits;
+mod malformed;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::Deserialize;
+
+use malformed::{malformed, plain};
 
 /// Why a configuration cannot be used. Always exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -402,155 +406,6 @@ impl Config {
     pub fn replication_url(&self) -> &SecretString {
         self.database.replication_url.as_ref().unwrap_or(&self.database.url)
     }
-
-    fn validate(&self, origin: &str) -> Result<(), ConfigError> {
-        let faults = [
-            ("database.url", url_fault(self.database.url.expose_secret())),
-            (
-                "database.replication_url",
-                self.database.replication_url.as_ref().and_then(|url| url_fault(url.expose_secret())),
-            ),
-            ("database.slot", slot_fault(&self.database.slot)),
-            ("database.publication", name_fault(&self.database.publication)),
-            ("database.idle_limit", duration_fault(self.database.idle_limit, 1_000, 3_600_000)),
-            ("ledger.history_months", range_fault(self.ledger.history_months, 1, 1200)),
-            ("benefits.platform_id", platform_fault(&self.benefits.platform_id)),
-            ("benefits.base_url", self.address_fault()),
-            ("benefits.token_file", self.credentials_fault()),
-            ("delivery.concurrency", range_fault(self.delivery.concurrency, 1, 1024)),
-            ("delivery.requests_per_second", self.delivery.requests_per_second.and_then(rate_fault)),
-            ("delivery.timeout", duration_fault(self.delivery.timeout, 1, 600_000)),
-            ("delivery.settle", duration_fault(self.delivery.settle, 0, 86_400_000)),
-            ("delivery.min_interval", duration_fault(self.delivery.min_interval, 0, 86_400_000)),
-            ("delivery.backoff_min", duration_fault(self.delivery.backoff_min, 1, 3_600_000)),
-            ("delivery.backoff_max", self.backoff_fault()),
-            ("guard.fraction", fraction_fault(self.guard.fraction)),
-            ("log.level", level_fault(&self.log.level)),
-            ("guard.window", duration_fault(self.guard.window, 1_000, 86_400_000)),
-            ("reconcile.daily_at", time_fault(&self.reconcile.daily_at)),
-            ("reconcile.time_zone", zone_fault(&self.reconcile.time_zone)),
-        ];
-        match faults.into_iter().find_map(|(key, fault)| fault.map(|reason| (key, reason))) {
-            None => Ok(()),
-            Some((key, reason)) => Err(ConfigError::Invalid { origin: origin.to_owned(), key, reason }),
-        }
-    }
-
-    fn address_fault(&self) -> Option<String> {
-        let url = self.base_url();
-        if url.is_empty() {
-            return Some("give benefits.base_url or benefits.subdomain".to_owned());
-        }
-        let plausible = (url.starts_with("http://") || url.starts_with("https://"))
-            && url.split("://").nth(1).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-        (!plausible).then(|| "is not an http:// or https:// address".to_owned())
-    }
-
-    fn credentials_fault(&self) -> Option<String> {
-        match (&self.benefits.token_file, &self.benefits.oauth) {
-            (None, None) => Some("give benefits.token_file or [benefits.oauth]".to_owned()),
-            (Some(_), Some(_)) => Some("give benefits.token_file or [benefits.oauth], not both".to_owned()),
-            _ => None,
-        }
-    }
-
-    fn backoff_fault(&self) -> Option<String> {
-        if self.delivery.backoff_max < self.delivery.backoff_min {
-            return Some("is shorter than delivery.backoff_min".to_owned());
-        }
-        duration_fault(self.delivery.backoff_max, 1, 86_400_000)
-    }
-}
-
-/// What is wrong in `text`, with the line and the key.
-fn malformed(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let place = error.span().and_then(|span| text.get(..span.start)).map(|before| place(before, text));
-    let reason = format!("{}{}", plain(error.message()), place.unwrap_or_default());
-    ConfigError::Malformed { origin: origin.to_owned(), reason }
-}
-
-/// The message without the value, which may be a secret in the wrong place. toml shows the offending line as well, below
-/// the message; that is left out for the same reason.
-fn plain(message: &str) -> String {
-    let message = message.trim();
-    match message.split_once(", expected ") {
-        Some((found, expected))
-            if found.starts_with("invalid type") || found.starts_with("invalid value") =>
-        {
-            format!("expected {expected}")
-        }
-        _ => message.to_owned(),
-    }
-}
-
-/// " (line 7, delivery.concurrency)".
-fn place(before: &str, text: &str) -> String {
-    let number = before.matches('\n').count();
-    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-    let section = before.lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split(']').next());
-    let key = text.lines().nth(number).filter(|line| line.contains('=')).map(name);
-    let path = [section.map(ToOwned::to_owned), key].into_iter().flatten().collect::<Vec<_>>().join(".");
-    format!(" (line {}{}{path})", number + 1, if path.is_empty() { "" } else { ", " })
-}
-
-fn url_fault(url: &str) -> Option<String> {
-    let known = url.starts_with("postgresql://") || url.starts_with("postgres://");
-    (!known).then(|| "is not a postgresql:// URL".to_owned())
-}
-
-fn slot_fault(name: &str) -> Option<String> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    (name.is_empty() || name.len() > 63 || !name.chars().all(allowed))
-        .then(|| "must be 1 to 63 of a-z, 0-9 and _ (PostgreSQL's rule for slots)".to_owned())
-}
-
-/// A bare word that is no level would be taken for a target, and nothing else would be logged.
-fn level_fault(level: &str) -> Option<String> {
-    let is_level = |word: &str| {
-        let known = ["off", "error", "warn", "info", "debug", "trace"];
-        known.iter().any(|known| word.eq_ignore_ascii_case(known))
-    };
-    let well = level.split(',').all(|part| match part.trim().split_once('=') {
-        None => is_level(part.trim()),
-        Some((target, level)) => !target.trim().is_empty() && is_level(level.trim()),
-    });
-    (!well).then(|| "must be off, error, warn, info, debug or trace, or a list with target=level".to_owned())
-}
-
-fn name_fault(name: &str) -> Option<String> {
-    (name.is_empty() || name.len() > 63 || name.contains('\0')).then(|| "must be 1 to 63 bytes".to_owned())
-}
-
-fn platform_fault(id: &str) -> Option<String> {
-    (id.is_empty() || id.contains(['/', '?', '#']))
-        .then(|| "must be the platform's id, without / ? #".to_owned())
-}
-
-fn range_fault<T: PartialOrd + std::fmt::Display + Copy>(value: T, least: T, most: T) -> Option<String> {
-    (value < least || value > most).then(|| format!("must be {least} to {most}"))
-}
-
-fn rate_fault(rate: f64) -> Option<String> {
-    (!rate.is_finite() || rate <= 0.0).then(|| "must be above 0".to_owned())
-}
-
-fn fraction_fault(fraction: f64) -> Option<String> {
-    (!(0.0..=1.0).contains(&fraction)).then(|| "must be 0 to 1".to_owned())
-}
-
-fn duration_fault(value: Duration, least_ms: u64, most_ms: u64) -> Option<String> {
-    let (least, most) = (Duration::from_millis(least_ms), Duration::from_millis(most_ms));
-    (value < least || value > most).then(|| {
-        format!("must be {} to {}", humantime::format_duration(least), humantime::format_duration(most))
-    })
-}
-
-fn time_fault(text: &str) -> Option<String> {
-    jiff::civil::Time::strptime("%H:%M", text).is_err().then(|| "is not a time of day as HH:MM".to_owned())
-}
-
-fn zone_fault(name: &str) -> Option<String> {
-    jiff::tz::TimeZone::get(name).is_err().then(|| "is not an IANA time zone, as Europe/London".to_owned())
 }
 
 #[cfg(test)]
