@@ -76,6 +76,11 @@ const HEADER: &str = "\
 \\set ON_ERROR_STOP on
 ";
 
+/// How often a step is tried that met others' locks; each try waits 5 s at most.
+const TRIES: u32 = 10;
+/// The time that others have to finish before the next try.
+const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(300);
+
 const LACKING: &str = include_str!("../sql/setup/lacking.sql");
 const ROLES: &str = include_str!("../sql/setup/roles.sql");
 const SCHEMA: &str = include_str!("../sql/setup/schema.sql");
@@ -104,6 +109,19 @@ pub enum SetupError {
         /// Which.
         step: String,
         /// Why.
+        source: LedgerError,
+    },
+    /// Others held locks that a step needs, at every try.
+    #[error(
+        "{step}: {source}. It was tried {tried} times and nothing of this step was done: end the session that holds the lock \
+         (pg_blocking_pids tells whose), or run setup again when the tables are quiet"
+    )]
+    Locked {
+        /// Which.
+        step: String,
+        /// How often.
+        tried: u32,
+        /// What PostgreSQL said at the last try.
         source: LedgerError,
     },
     /// The key file cannot be written.
@@ -277,12 +295,7 @@ pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, Setup
     }
     let steps = steps(config, &applied(&session).await?);
     for step in &steps {
-        tracing::info!(step = step.title, "setting up");
-        let sql = format!(
-            "begin; set local lock_timeout = '5s'; set local client_min_messages = warning;\n{}\ncommit;",
-            step.sql
-        );
-        run(&session, &step.title, &sql).await?;
+        apply_step(&session, step).await?;
     }
     make_key(&config.ledger.fingerprint_key_file)?;
     Ok(steps.into_iter().map(|step| step.title).collect())
@@ -300,9 +313,32 @@ pub async fn remove(admin: &Target, config: &Config) -> Result<Vec<String>, Setu
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Runs one step in a transaction of its own. Whoever works in the schema meanwhile goes first: a step waits for a lock no
+/// longer than 5 s, gives way, and comes again [`TRIES`] times.
+pub async fn apply_step(session: &Session, step: &Step) -> Result<(), SetupError> {
+    tracing::info!(step = step.title, "setting up");
+    let sql = format!(
+        "begin; set local lock_timeout = '5s'; set local client_min_messages = warning;\n{}\ncommit;",
+        step.sql
+    );
+    run(session, &step.title, &sql).await
+}
+
 async fn run(session: &Session, step: &str, sql: &str) -> Result<(), SetupError> {
-    let done = session.batch("run a step of the set-up", sql).await;
-    done.map_err(|source| SetupError::Step { step: step.to_owned(), source })
+    let failed = |source| SetupError::Step { step: step.to_owned(), source };
+    for tried in 1.. {
+        let Err(source) = session.batch("run a step of the set-up", sql).await else { break };
+        if !source.gave_way() {
+            return Err(failed(source));
+        }
+        session.batch("undo a step of the set-up", "rollback").await.map_err(failed)?;
+        if tried == TRIES {
+            return Err(SetupError::Locked { step: step.to_owned(), tried, source });
+        }
+        tracing::info!(step, tried, "another session holds a lock that this step needs; trying again");
+        tokio::time::sleep(BETWEEN_TRIES).await;
+    }
+    Ok(())
 }
 
 /// The migrations that have been applied, in order; none without a schema.

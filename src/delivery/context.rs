@@ -145,9 +145,7 @@ async fn record_outcomes(
         recorded => recorded?,
     };
     failpoint::hit("outcome-recorded").await?;
-    let mut recorded: HashMap<String, Recorded> =
-        recorded.into_iter().map(|recorded| (recorded.employee_id.clone(), recorded)).collect();
-    Ok(outcomes.iter().map(|outcome| recorded.remove(&outcome.employee_id)).collect())
+    Ok(in_order(outcomes.iter().map(|outcome| &outcome.employee_id), recorded))
 }
 
 /// The platform has answered about an account that the ledger holds for another employee. That is between those two, and
@@ -171,9 +169,14 @@ async fn record_updates(
 ) -> Result<Vec<Option<Recorded>>, LedgerError> {
     let recorded = in_hand::record(&session, &updates).await?;
     failpoint::hit("outcome-recorded").await?;
+    Ok(in_order(updates.iter().map(|update| &update.employee_id), recorded))
+}
+
+/// What was recorded of each employee asked for; `None` where the ledger knew better.
+fn in_order<'a>(asked: impl Iterator<Item = &'a String>, recorded: Vec<Recorded>) -> Vec<Option<Recorded>> {
     let mut recorded: HashMap<String, Recorded> =
         recorded.into_iter().map(|recorded| (recorded.employee_id.clone(), recorded)).collect();
-    Ok(updates.iter().map(|update| recorded.remove(&update.employee_id)).collect())
+    asked.map(|employee_id| recorded.remove(employee_id)).collect()
 }
 
 async fn take(

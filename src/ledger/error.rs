@@ -49,6 +49,14 @@ impl LedgerError {
             Self::NoAnswer { .. } | Self::FailPoint(_) => Trouble::Passing,
         }
     }
+
+    /// Whether PostgreSQL ended the statement in favour of another session's locks: a deadlock, or a wait that took too long.
+    pub(crate) fn gave_way(&self) -> bool {
+        let Self::Statement { source, .. } = self else { return false };
+        source.code().is_some_and(|state| {
+            [SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(state)
+        })
+    }
 }
 
 fn trouble(error: &Error) -> Trouble {

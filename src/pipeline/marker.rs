@@ -33,6 +33,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(5);
 pub(super) enum Step {
     /// Committed transactions.
     Commits(Vec<Commit>),
+    /// As [`Step::Commits`]: they were collected while nobody read, and are judged together.
+    Collected(Vec<Commit>),
     /// The server has nothing before this LSN that was not handed over.
     Idle(Lsn),
 }
@@ -80,6 +82,8 @@ pub(super) struct Marker {
     pub(super) appetite: Arc<Appetite>,
     /// Commits up to here may have been in hand when the reader before this one was stopped uncleanly.
     pub(super) replayed_until: Lsn,
+    /// Commits up to here came together.
+    pub(super) collected_until: Lsn,
     pub(super) seeded: mpsc::UnboundedSender<Seeded>,
     pub(super) notify: mpsc::Sender<Notice>,
     pub(super) metrics: Metrics,
@@ -108,6 +112,11 @@ impl Marker {
                         waiting.extend(commits);
                         idle = None;
                     }
+                    Step::Collected(commits) => {
+                        self.collected_until = commits.last().map_or(Lsn::ZERO, |last| last.end_lsn);
+                        waiting.extend(commits);
+                        idle = None;
+                    }
                     Step::Idle(lsn) => idle = Some(lsn),
                 }
             }
@@ -131,10 +140,14 @@ impl Marker {
         let batch: Vec<Commit> = waiting.drain(..visible).collect();
         self.metrics.commits(batch.len());
         let open = !behind && self.appetite.most() > 0;
+        let collected = batch.iter().take_while(|commit| commit.end_lsn <= self.collected_until).count();
+        let collected = batch.get(..collected).unwrap_or_default();
         if open {
-            self.marks.learn_limit(&batch).await?;
+            self.marks.learn_limit(&batch, collected).await?;
         }
-        for (way, part) in parts(&batch, |commit| self.way(commit, open)) {
+        let is_mass = !self.marks.is_within_limit(collected);
+        let closed_until = if is_mass { self.collected_until } else { Lsn::ZERO };
+        for (way, part) in parts(&batch, |commit| self.way(commit, open && commit.end_lsn > closed_until)) {
             match way {
                 Way::InHand => self.hand_over(part).await?,
                 Way::Ledger { in_full } => {

@@ -135,15 +135,23 @@ fn doubtful(
     }
 }
 
-/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed. Where
-/// the reader before did not stop in order, the position up to which its commits may have been in hand: whoever they touched
-/// may have been sent something that the ledger does not know of.
+/// A slot that is ready to be read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    /// Where the WAL ended when it was taken: what comes before was collected while nobody read.
+    pub(super) collected_until: Lsn,
+    /// The reader before did not stop in order: whoever the collected commits touch may have been in hand, and been sent
+    /// something that the ledger does not know of.
+    pub(super) is_replay: bool,
+}
+
+/// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
 pub(super) async fn take(
     setting: &Setting,
     session: &Session,
     connection: &mut Connection,
     replacing: &mut Replacing,
-) -> Result<Lsn, ReadError> {
+) -> Result<Taken, ReadError> {
     let Setting { config, witness, .. } = setting;
     let name = &config.database.slot;
     let identity = connection.identify_system().await?;
@@ -222,11 +230,11 @@ pub(super) async fn take(
     };
     // A comparison with the platform, before which nothing leaves, tells what the platform holds.
     let is_compared = doubt::load(session).await?.why.as_deref() == Some(doubt::PLATFORM);
-    let replayed = held.is_some_and(|held| !held.closed) && !is_compared;
-    let replayed_until = if replayed { wal_end(session).await? } else { Lsn::ZERO };
+    let is_replay = held.is_some_and(|held| !held.closed) && !is_compared;
+    let collected_until = wal_end(session).await?;
     checkpoint.store(session).await?;
     witness.remember(&checkpoint);
-    Ok(replayed_until)
+    Ok(Taken { collected_until, is_replay })
 }
 
 async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {

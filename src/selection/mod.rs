@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  pgoutput messages ──▶ Selector ──▶ Commit { xid, end LSN, Touches }   one a committed transaction, in commit order
+//!                          ├─ Row          the judgement of one row change
 //!                          │ Description   which tables and columns, and how a row leads to its employee
 //!                          │ Members       who is synced, failed, in the starter baseline (64-bit hashes of ids)
 //!                          │ RowCache      the mapped columns last seen of a row, as a fingerprint (bounded)
@@ -20,6 +21,7 @@ mod deeds;
 mod description;
 mod hash;
 mod members;
+mod row;
 mod rows;
 mod selector;
 mod touches;

@@ -1,6 +1,11 @@
 //! Upgrades: the schema comes first and only ever grows, so that the older program works until it is replaced.
 
+use std::time::Duration;
+
 use benefits_sync::doctor;
+use benefits_sync::ledger::Session;
+use benefits_sync::postgres::Target;
+use benefits_sync::setup::{self, Step};
 
 use crate::for_each_major;
 use crate::support::site::{Site, eventually};
@@ -11,7 +16,6 @@ const FIRST_RELEASE: u32 = 8;
 /// What a later version's migrations may do to the ledger while this program runs: every table and view gets a column, every
 /// function another body, and there are new tables, indexes and versions.
 const LATER: &str = "
-begin; set local lock_timeout = '5s';
 do $$
 declare thing record;
 begin
@@ -35,7 +39,14 @@ $$;
 create table benefits.added_later (id integer primary key);
 create index pending_later on benefits.pending (counted_later);
 insert into benefits.migration (version, name) values (999, 'later');
-commit";
+";
+
+/// Runs a step as the set-up does.
+async fn apply(url: &str, sql: &str) {
+    let dba = Session::connect(&Target::parse(url).unwrap(), "benefits-sync setup").await.unwrap();
+    let step = Step { title: "migrate schema benefits to 999 later".to_owned(), sql: sql.to_owned() };
+    setup::apply_step(&dba, &step).await.unwrap();
+}
 
 /// The SQL that the program itself sends: its queries, and what stands in its sources.
 fn sources() -> String {
@@ -123,7 +134,7 @@ for_each_major! {
             number
         });
         eventually("changes flow", async || site.held("1", "surname").is_some_and(|name| name.starts_with('S'))).await;
-        site.hr.batch_execute(LATER).await.unwrap();
+        apply(&site.database.url, LATER).await;
         let before = site.held("1", "surname");
         eventually("changes flow on", async || site.held("1", "surname") != before).await;
         stop.cancel();
@@ -154,5 +165,24 @@ for_each_major! {
         assert_eq!(status.code(), Some(3), "{}", site.log());
         let told = format!("the schema benefits lacks migrations {newest}: run benefits-sync setup first");
         assert!(site.log().contains(&told), "{}", site.log());
+    }
+
+    async fn a_step_of_the_setup_that_meets_a_deadlock_gives_way_and_comes_again(major: u32) {
+        let site = Site::new(major).await;
+        // Whose work it is: it holds one table, soon wants the other, and never is the one that is ended.
+        let worker = site.database.client().await;
+        let work = "set deadlock_timeout = '60s'; begin; lock table benefits.pending in row exclusive mode";
+        worker.batch_execute(work).await.unwrap();
+        let url = site.database.url.clone();
+        let step = "lock table benefits.enrolment in access exclusive mode;
+            alter table benefits.pending add column added_later text;";
+        let setup = tokio::spawn(async move { apply(&url, step).await });
+        let waits = "select exists (select from pg_locks where not granted and relation = 'benefits.pending'::regclass)";
+        eventually("the step waits", async || site.hr.query_one(waits, &[]).await.unwrap().get(0)).await;
+        worker.batch_execute("lock table benefits.enrolment in row exclusive mode").await.unwrap();
+        assert!(!setup.is_finished(), "it was not done while the worker had the table");
+        worker.batch_execute("commit").await.unwrap();
+        tokio::time::timeout(Duration::from_secs(30), setup).await.unwrap().unwrap();
+        site.hr.execute("select added_later from benefits.pending", &[]).await.unwrap();
     }
 }

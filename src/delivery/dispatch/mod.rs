@@ -3,6 +3,7 @@
 //! A [`Dispatcher`] lives as long as its ledger session. Any error of the ledger ends it and everything under way with it;
 //! the intents are in the ledger, so that the next one takes up where it was. That is the same path as after a kill -9.
 
+mod events;
 mod halts;
 mod loading;
 
@@ -15,24 +16,20 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use events::Event;
 use halts::{is_paused, show_halt};
-use loading::Loaded;
 
 use super::appetite::Appetite;
 use super::batcher::Ended;
 use super::client::SetupError;
 use super::context::{Context, context};
-use super::decide::Terms;
-use super::guard::{self, Judged};
-use super::job::End;
 use super::lanes::Lanes;
-use super::outcome::Failure;
 use super::pace::Pace;
-use super::site_rules::{self, Lists};
+use super::site_rules;
 use super::tickets::Tickets;
 use crate::config::Config;
 use crate::ledger::in_hand::Ticket;
-use crate::ledger::work::{self, WorkError};
+use crate::ledger::work;
 use crate::ledger::{Checkpoint, LedgerError, Session, Site, Witness, doubt};
 use crate::metrics::Metrics;
 use crate::postgres::{ConnectError, Target};
@@ -48,8 +45,6 @@ const IN_HAND_MAX: Duration = Duration::from_millis(500);
 const FAST_PER_SECOND: f64 = 2_000.0;
 /// Between two scans when there is more than memory holds: each reads all that is pending.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
-/// How long a mass change may wait to be judged while people are delivered.
-const JUDGE_AFTER: Duration = Duration::from_secs(3);
 /// Scans between two looks for claims of instances that are no more.
 const RESCUE_EVERY: u32 = 5;
 /// Employees that a scan names.
@@ -115,15 +110,6 @@ pub struct Outfit {
     pub witness: Arc<Witness>,
     /// How many employees are taken in hand.
     pub appetite: Arc<Appetite>,
-}
-
-/// What a spawned task brings back.
-enum Event {
-    Loaded(Loaded),
-    MarkedOverdue { id: String, marked: Result<(), Ended> },
-    Delivered { id: String, end: Result<End, Ended> },
-    Judged(Result<Judged, WorkError>),
-    Asked(Result<Lists, Box<Failure>>),
 }
 
 /// One session of delivery.
@@ -284,85 +270,6 @@ impl<'o> Dispatcher<'o> {
                 None => return Ok(()),
             }
         }
-    }
-
-    async fn happened(&mut self, event: Event) -> Result<(), DeliveryError> {
-        match event {
-            Event::Loaded(loaded) => {
-                self.loading -= 1;
-                self.loaded(loaded)
-            }
-            Event::MarkedOverdue { id, marked } => {
-                marked?;
-                self.lanes.push(id, false);
-                Ok(())
-            }
-            Event::Asked(answer) => self.platform_answered(answer).await,
-            Event::Delivered { id, end } => {
-                self.pace.ended(Instant::now());
-                let end = end?;
-                if self.context.gate.is_on_trial() {
-                    match end {
-                        End::Settled(_) => self.resume(),
-                        // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                        End::Postponed(_) | End::Held | End::Unjudged | End::Marked | End::Halt(_) => {
-                            self.context.gate.set_trial(false);
-                        }
-                    }
-                }
-                match end {
-                    End::Settled(recorded) => {
-                        self.lanes.finish(&id, !recorded.last);
-                    }
-                    End::Marked => self.lanes.finish(&id, true),
-                    End::Postponed(wait) => self.lanes.postpone(&id, Instant::now() + wait),
-                    // Only the ledger knows when: the scan finds them.
-                    End::Held => self.lanes.finish(&id, false),
-                    End::Unjudged => {
-                        self.lanes.finish(&id, false);
-                        self.judge();
-                    }
-                    End::Halt(code) => {
-                        self.halt(&code);
-                        self.lanes.postpone(&id, Instant::now() + SCAN_EVERY);
-                    }
-                }
-                Ok(())
-            }
-            Event::Judged(judged) => {
-                self.judging = false;
-                match judged {
-                    Ok(Judged::Settled) => self.lanes.more_in_ledger(),
-                    Ok(Judged::RulesAreStale) => self.rules_stale = true,
-                    Ok(Judged::Nothing) => {}
-                    Err(WorkError::Away(error)) => return Err(error.into()),
-                    // Delivery meets the same query, and says so.
-                    Err(WorkError::Query(error)) => {
-                        tracing::debug!(%error, "a mass change cannot be judged yet");
-                    }
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Judges the mass changes that the ledger knows of, beside the deliveries. Who is delivered first is judged by that,
-    /// and need not be read a second time.
-    fn judge(&mut self) {
-        let wanted = *self.judge_wanted.get_or_insert_with(Instant::now);
-        let later = self.lanes.is_waiting() && wanted.elapsed() < JUDGE_AFTER;
-        if !self.asked || later || std::mem::replace(&mut self.judging, true) {
-            return;
-        }
-        self.judge_wanted = None;
-        let (session, rules, context) =
-            (Arc::clone(&self.session), Arc::clone(&self.rules), Arc::clone(&self.context));
-        let limits = self.outfit.config.guard.clone();
-        let version = self.rules_version;
-        self.events.spawn(async move {
-            let terms = Terms { rules: &rules, key: &context.key, min_interval: Duration::ZERO };
-            Event::Judged(guard::judge(&session, &limits, &terms, version).await)
-        });
     }
 
     async fn noticed(&mut self, notice: Notice) -> Result<(), DeliveryError> {

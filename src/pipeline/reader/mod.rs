@@ -1,13 +1,19 @@
 //! The reader session: holds the slot, reads the stream, and hands committed touches to the marker.
 
+mod error;
+mod flood;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::error::ReadError;
+use self::error::log;
+use self::flood::Flood;
 use super::health::Health;
-use super::marker::{Ended, MarkError, Marker, Seeded, Step};
+use super::marker::{Ended, Marker, Seeded, Step};
 use super::pulse::Task;
 use super::slot::{self, Replacing, SlotWatch};
 use super::start::Targets;
@@ -15,18 +21,13 @@ use crate::config::Config;
 use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::Notice;
 use crate::failpoint;
-use crate::ledger::in_hand::{InHand, Lost};
-use crate::ledger::{
-    LedgerError, MarkSettings, Marks, Session, Site, TransactionUsers, Witness, doubt, site,
-};
+use crate::ledger::in_hand::InHand;
+use crate::ledger::{MarkSettings, Marks, Session, Site, TransactionUsers, Witness, doubt, site};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput;
-use crate::postgres::ConnectError;
-use crate::replication::{
-    Canceller, Connection, Frame, Problem, Remedy, ReplicationError, StartOptions, Stream,
-};
-use crate::selection::{Commit, KeyHasher, SelectionError, Selector};
+use crate::replication::{Canceller, Connection, Frame, StartOptions, Stream};
+use crate::selection::{Commit, KeyHasher, Selector};
 
 /// Rows whose fingerprints are remembered: 32 bytes each.
 const CACHE_ROWS: usize = 400_000;
@@ -34,10 +35,10 @@ const CACHE_ROWS: usize = 400_000;
 const COMMITS_MAX: usize = 1_000;
 /// Frames read between two looks at anything else.
 const FRAMES_MAX: usize = 20_000;
-/// What comes so soon after the read before it was there already, or on its way.
-const AT_ONCE: Duration = Duration::from_micros(200);
-/// Reads in a row, each with more at once, that make a flood.
-const FLOOD_READS: u32 = 16;
+/// How long the stream may pause before what was collected is handed on.
+const COLLECT_PAUSE: Duration = Duration::from_millis(200);
+/// How long it is collected at most.
+const COLLECT_MAX: Duration = Duration::from_secs(1);
 /// How late a flooded reader comes.
 const READ_LATE: Duration = Duration::from_millis(1);
 /// Hand-overs that may wait for the marker.
@@ -58,86 +59,6 @@ pub(super) struct Setting {
     pub(super) health: Arc<Health>,
     pub(super) witness: Arc<Witness>,
     pub(super) shutdown: CancellationToken,
-}
-
-/// Why a reader session ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    #[error(transparent)]
-    Replication(#[from] ReplicationError),
-    #[error("at {lsn}: {source}")]
-    Decode { lsn: Lsn, source: pgoutput::DecodeError },
-    #[error("at {lsn}: {source}")]
-    Selection { lsn: Lsn, source: SelectionError },
-    #[error(
-        "the site is not described yet: run its description with psql (describe_record, describe_source)"
-    )]
-    NotDescribed,
-    #[error("the site's description changed; starting again with the new one")]
-    DescriptionChanged,
-    #[error("everyone was compared; starting again with what was found")]
-    Reconciled,
-    #[error(
-        "the publication {0} does not exist: run benefits-sync setup, or correct database.publication. The slot waits"
-    )]
-    NoPublication(String),
-    #[error("the publication is not what it was when the stream started; starting again")]
-    PublicationChanged,
-    #[error("the slot is read by another instance (process {0})")]
-    Busy(i32),
-    #[error("database.url and database.replication_url lead to two servers, or to two timelines of one")]
-    TwoServers,
-    #[error("{source}: it waited for {by}. End that transaction, and it is made")]
-    SlotBlocked { by: String, source: ReplicationError },
-    #[error("the slot was replaced a moment ago; it is replaced again in {}", humantime::format_duration(*.0))]
-    ReplacedOften(Duration),
-    #[error(transparent)]
-    FailPoint(#[from] failpoint::Tripped),
-    #[error("{0}; what it had is read again")]
-    Lost(Lost),
-    #[error("the marker task ended abnormally")]
-    Marker(#[source] tokio::task::JoinError),
-}
-
-impl ReadError {
-    /// Another instance holds the slot: nothing is wrong here.
-    fn is_standing_by(&self) -> bool {
-        matches!(
-            self,
-            Self::Busy(_)
-                | Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. })
-        )
-    }
-
-    /// Nothing is wrong: the next session goes on at once.
-    fn is_turnover(&self) -> bool {
-        matches!(self, Self::DescriptionChanged | Self::Reconciled)
-    }
-
-    /// What the slot needs is gone: another must take its place. A publication that is there now, but was not at the
-    /// slot's place in the WAL, can never be decoded before version 18.
-    fn calls_for_another_slot(&self) -> bool {
-        match self {
-            Self::Replication(error) => {
-                error.remedy() == Remedy::RecreateSlot
-                    || matches!(error, ReplicationError::Server { problem: Problem::PublicationMissing, .. })
-            }
-            _ => false,
-        }
-    }
-}
-
-impl From<MarkError> for ReadError {
-    fn from(error: MarkError) -> Self {
-        match error {
-            MarkError::Ledger(error) => Self::Ledger(error),
-            MarkError::Lost(lost) => Self::Lost(lost),
-        }
-    }
 }
 
 /// Reader sessions, one after the other.
@@ -178,21 +99,6 @@ pub(super) async fn supervise(setting: Setting) {
     }
 }
 
-fn log(error: &ReadError, wait: Duration) {
-    match error {
-        ReadError::Replication(error) if error.remedy() == Remedy::Configuration => tracing::error!(
-            %error, detail = error.detail(), hint = error.hint(), "the stream cannot be read until this is mended"
-        ),
-        ReadError::Replication(error) => {
-            tracing::warn!(%error, detail = error.detail(), hint = error.hint(), ?wait, "the reader session ended");
-        }
-        error @ (ReadError::NoPublication(_) | ReadError::TwoServers) => {
-            tracing::error!(%error, "the stream cannot be read until this is mended");
-        }
-        error => tracing::warn!(%error, ?wait, "the reader session ended"),
-    }
-}
-
 /// `before` is the session before this one: where it fell silent, its end at the server may hold the slot for as long as
 /// `wal_sender_timeout`.
 async fn read(
@@ -210,21 +116,10 @@ async fn read(
     {
         tracing::debug!(%error, "the session before could not be ended");
     }
-    let replayed_until = slot::take(setting, &session, &mut connection, replacing).await?;
+    let taken = slot::take(setting, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
-    let members = site::load_members(&session, &hasher).await?;
-    let anybody = members.synced() > 0;
-    let mut selector = Selector::new(
-        Site::sources(&session).await?,
-        hasher.clone(),
-        members,
-        site::load_filter(&session, &hasher).await?,
-        CACHE_ROWS,
-    );
-    if doubt.why.is_some() && anybody {
-        selector.distrust_filter();
-    }
+    let selector = selector(&session, &hasher, doubt.why.is_some()).await?;
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     setting.witness.follow(confirmed_by_ledger.clone());
     let database = &setting.config.database;
@@ -237,23 +132,15 @@ async fn read(
     setting.health.set_streaming(Ok(()));
     let (handed, steps) = mpsc::channel(STEPS_MAX);
     let (seeded, from_marker) = mpsc::unbounded_channel();
-    let settings = MarkSettings {
-        platform_id: setting.config.benefits.platform_id.clone(),
-        settle: setting.config.delivery.settle,
-        guard: (
-            i32::try_from(setting.config.guard.minimum).unwrap_or(i32::MAX),
-            setting.config.guard.fraction,
-        ),
-        users: Arc::clone(&setting.users),
-    };
-    let marks = Marks::new(Arc::clone(&session), hasher, settings);
+    let marks = Marks::new(Arc::clone(&session), hasher, mark_settings(setting));
     marks.complete_mass_changes().await?;
     let marker = Marker {
         session: Arc::clone(&session),
         marks,
         hand: InHand::new(confirmed),
         appetite: Arc::clone(&setting.appetite),
-        replayed_until,
+        replayed_until: if taken.is_replay { taken.collected_until } else { Lsn::ZERO },
+        collected_until: Lsn::ZERO,
         seeded,
         notify: setting.notify.clone(),
         metrics: setting.metrics.clone(),
@@ -270,6 +157,7 @@ async fn read(
         session,
         watch,
         owners_version: doubt.owners_version,
+        collected_until: Some(taken.collected_until),
         flood: Flood::default(),
     };
     let ended = tokio::select! {
@@ -303,34 +191,37 @@ async fn read(
     }
 }
 
+async fn selector(session: &Session, hasher: &KeyHasher, is_in_doubt: bool) -> Result<Selector, ReadError> {
+    let members = site::load_members(session, hasher).await?;
+    let anybody = members.synced() > 0;
+    let mut selector = Selector::new(
+        Site::sources(session).await?,
+        hasher.clone(),
+        members,
+        site::load_filter(session, hasher).await?,
+        CACHE_ROWS,
+    );
+    if is_in_doubt && anybody {
+        selector.distrust_filter();
+    }
+    Ok(selector)
+}
+
+fn mark_settings(setting: &Setting) -> MarkSettings {
+    let guard = &setting.config.guard;
+    MarkSettings {
+        platform_id: setting.config.benefits.platform_id.clone(),
+        settle: setting.config.delivery.settle,
+        guard: (i32::try_from(guard.minimum).unwrap_or(i32::MAX), guard.fraction),
+        users: Arc::clone(&setting.users),
+    }
+}
+
 /// Why a reader stops in order.
 enum Stop {
     Shutdown,
     /// A comparison has corrected whose rows are: the filter is loaded anew.
     Reconciled,
-}
-
-/// Tells a stream that does not stop from one of single changes. The server wakes its reader for every message; while it has
-/// more at once each time, both sides do better when the reader comes late and takes much.
-#[derive(Debug, Default)]
-struct Flood {
-    since: Option<Instant>,
-    /// Reads in a row after which there was more at once.
-    reads: u32,
-}
-
-impl Flood {
-    /// Something was read; whether to leave the next of it alone for [`READ_LATE`].
-    fn read(&mut self, now: Instant) -> bool {
-        let at_once = self.since.is_some_and(|since| now.duration_since(since) < AT_ONCE);
-        self.reads = if at_once { self.reads.saturating_add(1) } else { 0 };
-        self.reads >= FLOOD_READS
-    }
-
-    /// The next read begins.
-    fn waits(&mut self, now: Instant) {
-        self.since = Some(now);
-    }
 }
 
 struct Reader {
@@ -343,6 +234,8 @@ struct Reader {
     watch: SlotWatch,
     /// Of the map that the filter was loaded from.
     owners_version: i64,
+    /// Until the first hand-over: where the WAL ended when this session began.
+    collected_until: Option<Lsn>,
     flood: Flood,
 }
 
@@ -373,11 +266,18 @@ impl Reader {
                         let Some(frame) = self.stream.try_next()? else { break };
                         idle = take(&frame, &mut self.selector, &mut self.commits, publication)?;
                     }
+                    let mut step: fn(Vec<Commit>) -> Step = Step::Commits;
+                    if !self.commits.is_empty()
+                        && let Some(end) = self.collected_until.take()
+                    {
+                        idle = self.collect(end, setting).await?.unwrap_or(idle);
+                        step = Step::Collected;
+                    }
                     setting.metrics.decided(&self.selector.take_decisions());
                     if !self.commits.is_empty() {
                         failpoint::hit("row-read").await?;
                     }
-                    if setting.shutdown.run_until_cancelled(self.hand_over(idle)).await.transpose()?.is_none() {
+                    if setting.shutdown.run_until_cancelled(self.hand_over(step, idle)).await.transpose()?.is_none() {
                         // A marker that waits for a commit to become visible can take for ever. What was not handed over
                         // is not confirmed, and comes again.
                         return Ok(Stop::Shutdown);
@@ -391,11 +291,27 @@ impl Reader {
         }
     }
 
-    async fn hand_over(&mut self, idle: Option<Lsn>) -> Result<(), ReadError> {
+    /// Takes in what was collected while nobody read, so that it is handed on as one: a mass change that was made of many
+    /// commits is then judged as one. What the last frame says of being idle, if there was any.
+    async fn collect(&mut self, end: Lsn, setting: &Setting) -> Result<Option<Option<Lsn>>, ReadError> {
+        let publication = &setting.config.database.publication;
+        let latest = Instant::now() + COLLECT_MAX;
+        let mut idle = None;
+        while self.commits.len() < COMMITS_MAX && self.commits.last().is_some_and(|last| last.end_lsn < end) {
+            let patience = COLLECT_PAUSE.min(latest.saturating_duration_since(Instant::now()));
+            let next =
+                setting.shutdown.run_until_cancelled(tokio::time::timeout(patience, self.stream.next()));
+            let Some(Ok(frame)) = next.await else { break };
+            idle = Some(take(&frame?, &mut self.selector, &mut self.commits, publication)?);
+        }
+        Ok(idle)
+    }
+
+    async fn hand_over(&mut self, step: fn(Vec<Commit>) -> Step, idle: Option<Lsn>) -> Result<(), ReadError> {
         if !self.commits.is_empty() {
             let commits = std::mem::take(&mut self.commits);
             // A closed channel means that the marker has ended; its error ends the session.
-            drop(self.handed.send(Step::Commits(commits)).await);
+            drop(self.handed.send(step(commits)).await);
             failpoint::hit("commit-handed").await?;
         }
         if let Some(lsn) = idle {
@@ -437,27 +353,5 @@ fn take(
             tracing::warn!(severity, code, message, "PostgreSQL says in the stream");
             Ok(None)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_that_does_not_stop_is_a_flood_and_single_changes_are_none() {
-        let mut flood = Flood::default();
-        let mut now = Instant::now();
-        let mut read_after = |pause: Duration| {
-            now += pause;
-            let flooded = flood.read(now);
-            flood.waits(now);
-            flooded
-        };
-        assert!((0..100).all(|_| !read_after(Duration::from_millis(1))));
-        let first = (0..100).position(|_| read_after(Duration::from_micros(20)));
-        assert_eq!(first, Some(15));
-        assert!(read_after(Duration::ZERO));
-        assert!(!read_after(AT_ONCE), "the stream has paused");
     }
 }

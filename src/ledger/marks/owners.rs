@@ -1,0 +1,51 @@
+//! Whose the child rows are.
+
+use std::collections::BTreeMap;
+
+use super::{Marks, PAGE};
+use crate::ledger::error::LedgerError;
+use crate::selection::{KeyHash, Touches};
+
+impl Marks {
+    /// Reads and records the child rows of employees. Whom a row has left is added to `left`: the reader will meet that
+    /// change later, and will not be able to tell any more.
+    pub(super) async fn seed(
+        &self,
+        enrolled: &[String],
+        left: &mut Vec<String>,
+    ) -> Result<Vec<KeyHash>, LedgerError> {
+        let mut hashes = Vec::new();
+        let page = usize::try_from(PAGE).unwrap_or(1);
+        for ids in enrolled.chunks(page) {
+            let sql = include_str!("../../../sql/queries/seed_owners.sql");
+            let rows = self.session.query("read whose rows are", sql, &[&ids]).await?;
+            left.extend(rows.iter().filter_map(|row| row.get::<_, Option<String>>(2)));
+            hashes
+                .extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
+        }
+        Ok(hashes)
+    }
+
+    pub(super) async fn own(&self, owned: &BTreeMap<(i32, &str), &str>) -> Result<Vec<String>, LedgerError> {
+        if owned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sources: Vec<i32> = owned.keys().map(|(source, _)| *source).collect();
+        let rows: Vec<&str> = owned.keys().map(|(_, row)| *row).collect();
+        let employees: Vec<&str> = owned.values().copied().collect();
+        let sql = include_str!("../../../sql/queries/own_rows.sql");
+        let left = self.session.query("record whose rows are", sql, &[&sources, &rows, &employees]).await?;
+        Ok(left.iter().map(|row| row.get(0)).collect())
+    }
+
+    pub(super) async fn take_orphans(&self, touches: &Touches) -> Result<Vec<String>, LedgerError> {
+        if touches.orphaned.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sources: Vec<i32> = touches.orphaned.iter().map(|(source, _)| *source).collect();
+        let rows: Vec<&str> = touches.orphaned.iter().map(|(_, row)| row.as_ref()).collect();
+        let sql = include_str!("../../../sql/queries/take_orphans.sql");
+        let owners = self.session.query("find whose rows were", sql, &[&sources, &rows]).await?;
+        Ok(owners.iter().map(|row| row.get(0)).collect())
+    }
+}
