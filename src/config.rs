@@ -5,9 +5,10 @@
 //! checks everything that can be checked without a network, so that the rest of the program never meets a bad setting.
 //! Defaults are in the field docs and in the README's table; a test keeps the two the same.
 
+mod defaults;
 mod duration;
 mod environment;
-mod limits;
+mod faults;
 mod malformed;
 
 use std::net::SocketAddr;
@@ -94,14 +95,14 @@ pub struct Database {
     #[serde(default)]
     pub replication_password_file: Option<PathBuf>,
     /// The replication slot. Default `benefits_sync`.
-    #[serde(default = "default_name")]
+    #[serde(default = "defaults::name")]
     pub slot: String,
     /// The publication. Default `benefits_sync`.
-    #[serde(default = "default_name")]
+    #[serde(default = "defaults::name")]
     pub publication: String,
     /// Silence of the stream after which its connection is given up and made anew; PostgreSQL is asked for a sign of life at
     /// half of it. At least 1s. Default 60s.
-    #[serde(default = "default_idle_limit", with = "duration")]
+    #[serde(default = "defaults::idle_limit", with = "duration")]
     pub idle_limit: Duration,
     /// TLS mode, overriding `sslmode` in the URLs.
     #[serde(default)]
@@ -146,7 +147,7 @@ pub struct Ledger {
 #[serde(deny_unknown_fields)]
 pub struct Benefits {
     /// Whether the module is switched on for the site. Default true.
-    #[serde(default = "yes")]
+    #[serde(default = "defaults::yes")]
     pub enabled: bool,
     /// The platform's id, as in its API's paths.
     pub platform_id: String,
@@ -183,7 +184,7 @@ pub struct Oauth {
     /// A file with the client's secret.
     pub client_secret_file: PathBuf,
     /// The scope asked for. Default `employees:write`.
-    #[serde(default = "default_scope")]
+    #[serde(default = "defaults::scope")]
     pub scope: String,
 }
 
@@ -296,70 +297,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-fn yes() -> bool {
-    true
-}
-
-fn default_idle_limit() -> Duration {
-    Duration::from_mins(1)
-}
-
-fn default_name() -> String {
-    "benefits_sync".to_owned()
-}
-
-fn default_scope() -> String {
-    "employees:write".to_owned()
-}
-
-impl Default for Ledger {
-    fn default() -> Self {
-        Self {
-            fingerprint_key_file: PathBuf::from("benefits-sync.key"),
-            history_months: 13,
-            witness_file: None,
-        }
-    }
-}
-
-impl Default for Delivery {
-    fn default() -> Self {
-        Self {
-            concurrency: 32,
-            requests_per_second: None,
-            timeout: Duration::from_secs(10),
-            settle: Duration::ZERO,
-            min_interval: Duration::ZERO,
-            backoff_min: Duration::from_millis(500),
-            backoff_max: Duration::from_mins(5),
-        }
-    }
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self { fraction: 0.10, minimum: 20, window: Duration::from_mins(10) }
-    }
-}
-
-impl Default for Reconcile {
-    fn default() -> Self {
-        Self { daily_at: "00:05".to_owned(), time_zone: "Europe/London".to_owned() }
-    }
-}
-
-impl Default for Http {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9287)) }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { format: LogFormat::Text, level: "info".to_owned() }
-    }
 }
 
 impl Config {

@@ -335,7 +335,7 @@ async fn run(session: &Session, step: &str, sql: &str) -> Result<(), SetupError>
         if tried == TRIES {
             return Err(SetupError::Locked { step: step.to_owned(), tried, source });
         }
-        tracing::info!(step, tried, "another session holds a lock that this step needs; trying again");
+        tracing::warn!(step, tried, "another session holds a lock that this step needs; trying again");
         tokio::time::sleep(BETWEEN_TRIES).await;
     }
     Ok(())

@@ -46,13 +46,15 @@ pub struct Checkpoint {
     pub publication: Vec<String>,
     /// The server has been started anew since this was stored.
     pub restarted: bool,
+    /// Which reader has stored it: each takes the next number.
+    pub reader: i64,
 }
 
 impl Checkpoint {
     /// The stored checkpoint; `None` before the first start.
     pub async fn load(session: &Session) -> Result<Option<Self>, LedgerError> {
         let sql = "select system_id, timeline, platform_id, slot_name::text, slot_generation, lsn, closed, slot_txns, \
-                   publication, coalesce(server_started <> pg_postmaster_start_time(), false) from benefits.checkpoint";
+                   publication, coalesce(server_started <> pg_postmaster_start_time(), false), reader from benefits.checkpoint";
         let rows = session.query("read the checkpoint", sql, &[]).await?;
         Ok(rows.first().map(|row| Self {
             system_id: row.get(0),
@@ -65,21 +67,23 @@ impl Checkpoint {
             slot_txns: row.get(7),
             publication: row.get(8),
             restarted: row.get(9),
+            reader: row.get(10),
         }))
     }
 
-    /// Stores it, in place of what was there.
-    pub async fn store(&self, session: &Session) -> Result<(), LedgerError> {
+    /// Stores it, in place of what the reader before `reader` has left; false where another reader was first.
+    pub async fn store(&self, session: &Session) -> Result<bool, LedgerError> {
         let sql = "insert into benefits.checkpoint as c (system_id, timeline, platform_id, slot_name, slot_generation, \
-                   lsn, closed, slot_txns, publication, server_started) \
-                   values ($1, $2, $3, $4::text::name, $5, $6, $7, $8, $9, pg_postmaster_start_time()) \
+                   lsn, closed, slot_txns, publication, server_started, reader) \
+                   values ($1, $2, $3, $4::text::name, $5, $6, $7, $8, $9, pg_postmaster_start_time(), $10) \
                    on conflict (only_row) do update set system_id = excluded.system_id, timeline = excluded.timeline, \
                    platform_id = excluded.platform_id, slot_name = excluded.slot_name, \
                    slot_generation = excluded.slot_generation, lsn = excluded.lsn, closed = excluded.closed, \
                    slot_txns = excluded.slot_txns, publication = excluded.publication, \
-                   server_started = excluded.server_started";
+                   server_started = excluded.server_started, reader = excluded.reader \
+                   where c.reader = excluded.reader - 1";
         let lsn = PgLsn::from(self.lsn.0);
-        session
+        let stored = session
             .execute(
                 "store the checkpoint",
                 sql,
@@ -93,10 +97,18 @@ impl Checkpoint {
                     &self.closed,
                     &self.slot_txns,
                     &self.publication,
+                    &self.reader,
                 ],
             )
             .await?;
-        Ok(())
+        Ok(stored > 0)
+    }
+
+    /// Where somebody has stored it since `reader` did: as of the next reader, whose number this gives, and not closed.
+    pub async fn retake(session: &Session, reader: i64) -> Result<Option<i64>, LedgerError> {
+        let sql = "update benefits.checkpoint set reader = reader + 1, closed = false where reader <> $1 returning reader";
+        let rows = session.query("take the checkpoint again", sql, &[&reader]).await?;
+        Ok(rows.first().map(|row| row.get(0)))
     }
 
     /// Whether the session's server is another than the checkpoint's: another system, or another timeline of it.
@@ -104,17 +116,20 @@ impl Checkpoint {
         is_elsewhere(session, &self.system_id, self.timeline).await
     }
 
-    /// Notes how far the slot has been confirmed where no mark did: seldom, or an idle system would never be idle.
+    /// Notes how far the slot has been confirmed where no mark did: seldom, or an idle system would never be idle. Only by
+    /// the reader that has stored the checkpoint, or the one that is about to take its place: one that was overtaken does not
+    /// know how the reading has ended.
     pub async fn note(
         session: &Session,
+        reader: i64,
         lsn: Lsn,
         slot_txns: Option<i64>,
         closed: bool,
     ) -> Result<(), LedgerError> {
         let sql = "update benefits.checkpoint set lsn = greatest(lsn, $1), closed = $2, \
-                   slot_txns = greatest(slot_txns, $3)";
+                   slot_txns = greatest(slot_txns, $3) where reader = $4";
         session
-            .execute("note the checkpoint", sql, &[&PgLsn::from(lsn.0), &closed, &slot_txns])
+            .execute("note the checkpoint", sql, &[&PgLsn::from(lsn.0), &closed, &slot_txns, &reader])
             .await
             .map(drop)
     }

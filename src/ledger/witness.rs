@@ -206,6 +206,7 @@ mod tests {
             slot_txns: None,
             publication: Vec::new(),
             restarted: false,
+            reader: 1,
         }
     }
 

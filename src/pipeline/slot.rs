@@ -142,7 +142,16 @@ pub(super) struct Taken {
     pub(super) collected_until: Lsn,
     /// The reader before did not stop in order: whoever the collected commits touch may have been in hand, and been sent
     /// something that the ledger does not know of.
-    pub(super) is_replay: bool,
+    is_replay: bool,
+    /// Whose it is now.
+    reader: i64,
+}
+
+impl Taken {
+    /// Commits up to here may have been in hand when the reader before was stopped uncleanly.
+    pub(super) fn replayed_until(&self) -> Lsn {
+        if self.is_replay { self.collected_until } else { Lsn::ZERO }
+    }
 }
 
 /// Makes sure that there is a slot to be read, and notes a doubt where it is not the one that the ledger has followed.
@@ -195,7 +204,7 @@ pub(super) async fn take(
     } else {
         if let Some(held) = &held {
             // Whoever finds the new slot after a death of ours takes it for another: nobody has decoded so much through it.
-            Checkpoint::note(session, held.lsn, Some(i64::MAX), held.closed).await?;
+            Checkpoint::note(session, held.reader, held.lsn, Some(i64::MAX), held.closed).await?;
         }
         let start = making::make(setting, session, connection, seen.as_ref()).await?;
         // Making it may take long, and a comparison that ended before it was there answers nothing: what came in between is
@@ -227,14 +236,19 @@ pub(super) async fn take(
         slot_txns,
         publication: published,
         restarted: false,
+        reader: held.as_ref().map_or(0, |held| held.reader).saturating_add(1),
     };
     // A comparison with the platform, before which nothing leaves, tells what the platform holds.
     let is_compared = doubt::load(session).await?.why.as_deref() == Some(doubt::PLATFORM);
     let is_replay = held.is_some_and(|held| !held.closed) && !is_compared;
     let collected_until = wal_end(session).await?;
-    checkpoint.store(session).await?;
+    // Whether the reader before has stopped in order is known of the one that was looked at only.
+    if !checkpoint.store(session).await? {
+        return Err(ReadError::Overtaken);
+    }
     witness.remember(&checkpoint);
-    Ok(Taken { collected_until, is_replay })
+    crate::failpoint::hit("slot-taken").await?;
+    Ok(Taken { collected_until, is_replay, reader: checkpoint.reader })
 }
 
 async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
@@ -244,6 +258,7 @@ async fn wal_end(session: &Session) -> Result<Lsn, LedgerError> {
 
 /// Keeps an eye on the slot while it is read.
 pub(super) struct SlotWatch {
+    taken: Taken,
     slot: String,
     publication: String,
     parts: Vec<String>,
@@ -254,13 +269,20 @@ pub(super) struct SlotWatch {
 }
 
 impl SlotWatch {
+    /// Of a slot whose stream has begun, so that nobody else reads it. Whoever has done so since it was taken has taken it
+    /// too, and may have left anything in hand.
     pub(super) async fn new(
+        mut taken: Taken,
         config: &Config,
         session: &Arc<Session>,
         confirmed: watch::Receiver<Lsn>,
     ) -> Result<Self, ReadError> {
+        if let Some(reader) = Checkpoint::retake(session, taken.reader).await? {
+            taken = Taken { collected_until: wal_end(session).await?, is_replay: true, reader };
+        }
         let held = Checkpoint::load(session).await?;
         Ok(Self {
+            taken,
             slot: config.database.slot.clone(),
             publication: config.database.publication.clone(),
             parts: held.as_ref().map(|held| held.publication.clone()).unwrap_or_default(),
@@ -269,6 +291,11 @@ impl SlotWatch {
             noted: held.as_ref().map_or(Lsn::ZERO, |held| held.lsn),
             counted: held.and_then(|held| held.slot_txns).is_some_and(|count| count > 0),
         })
+    }
+
+    /// As it is known now that the stream has begun.
+    pub(super) fn taken(&self) -> Taken {
+        self.taken
     }
 
     /// Writes the position down where that is due, and looks whether the publication is still the same.
@@ -282,7 +309,7 @@ impl SlotWatch {
             let txns = look(session, &self.slot).await?.and_then(|seen| seen.txns);
             let counted = txns.is_some_and(|count| count > 0);
             if moved || counted {
-                Checkpoint::note(session, confirmed, txns, false).await?;
+                Checkpoint::note(session, self.taken.reader, confirmed, txns, false).await?;
                 self.noted = confirmed;
                 self.counted = counted;
             }
@@ -297,13 +324,15 @@ impl SlotWatch {
         Ok(())
     }
 
-    /// An orderly stop: what was confirmed is written down exactly.
+    /// An orderly stop: what was confirmed is written down exactly. Where what the reader before left in doubt was not all
+    /// read again, the rest of it still is.
     pub(super) async fn close(&mut self, session: &Session, witness: &Witness) -> Result<(), ReadError> {
         let confirmed = *self.confirmed.borrow();
         let txns = look(session, &self.slot).await?.and_then(|seen| seen.txns);
         // Nothing was confirmed in a session that ended before it had heard anything: the slot is where it was.
         if confirmed > Lsn::ZERO {
-            Checkpoint::note(session, confirmed, txns, true).await?;
+            let in_order = confirmed >= self.taken.replayed_until();
+            Checkpoint::note(session, self.taken.reader, confirmed, txns, in_order).await?;
         }
         if let Some(held) = Checkpoint::load(session).await? {
             witness.remember(&held);
@@ -328,6 +357,7 @@ mod tests {
             slot_txns,
             publication: Vec::new(),
             restarted: false,
+            reader: 1,
         }
     }
 

@@ -39,6 +39,7 @@ mod domain_time;
 mod domain_upgrade;
 mod domain_validation;
 mod failover;
+mod in_doubt;
 mod in_hand;
 mod invariants;
 mod large;

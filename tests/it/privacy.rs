@@ -283,7 +283,8 @@ for_each_major! {
     }
     async fn a_platform_that_repeats_what_it_was_sent_is_not_repeated(major: u32) {
         let mut site = Site::new(major).await;
-        site.more = "[delivery]\nbackoff_min = \"10ms\"\nbackoff_max = \"50ms\"\n[log]\nlevel = \"trace\"\n".to_owned();
+        let quick = "[delivery]\nbackoff_min = \"10ms\"\nbackoff_max = \"50ms\"\n";
+        site.more = format!("{quick}[log]\nlevel = \"trace\"\n");
         for id in 1..=3 {
             plant(&site, id).await;
         }

@@ -122,6 +122,7 @@ impl Marks {
                 self.mark(&changes, whose, marked).await?;
             }
             self.session.batch("commit a page of a command", "commit").await?;
+            crate::failpoint::hit("command-page").await?;
             marked.rescan = true;
         }
         Ok(rows)

@@ -41,6 +41,8 @@ pub(in crate::pipeline) enum ReadError {
     PublicationChanged,
     #[error("the slot is read by another instance (process {0})")]
     Busy(i32),
+    #[error("another instance has taken the slot meanwhile")]
+    Overtaken,
     #[error("database.url and database.replication_url lead to two servers, or to two timelines of one")]
     TwoServers,
     #[error("{source}: it waited for {by}. End that transaction, and it is made")]
@@ -61,6 +63,7 @@ impl ReadError {
         matches!(
             self,
             Self::Busy(_)
+                | Self::Overtaken
                 | Self::Replication(ReplicationError::Server { problem: Problem::SlotBusy { .. }, .. })
         )
     }

@@ -134,12 +134,14 @@ async fn read(
     let (seeded, from_marker) = mpsc::unbounded_channel();
     let marks = Marks::new(Arc::clone(&session), hasher, mark_settings(setting));
     marks.complete_mass_changes().await?;
+    let watch = SlotWatch::new(taken, &setting.config, &session, confirmed_by_ledger).await?;
+    let taken = watch.taken();
     let marker = Marker {
         session: Arc::clone(&session),
         marks,
         hand: InHand::new(confirmed),
         appetite: Arc::clone(&setting.appetite),
-        replayed_until: if taken.is_replay { taken.collected_until } else { Lsn::ZERO },
+        replayed_until: taken.replayed_until(),
         collected_until: Lsn::ZERO,
         seeded,
         notify: setting.notify.clone(),
@@ -147,7 +149,6 @@ async fn read(
         health: Arc::clone(&setting.health),
     };
     let mut marking = tokio::spawn(marker.run(steps));
-    let watch = SlotWatch::new(&setting.config, &session, confirmed_by_ledger).await?;
     let mut reader = Reader {
         stream,
         selector,

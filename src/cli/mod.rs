@@ -2,6 +2,8 @@
 //!
 //! 0 well · 1 failed · 2 bad usage or configuration · 3 not ready (the database is not set up).
 
+mod surroundings;
+
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +16,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Config, Log, LogFormat};
+use self::surroundings::{admin_url_of_environment, colour_on_stderr, log_to_stderr, say, stop_on_signal};
+use crate::config::{Config, Log};
 use crate::paint::Paint;
 use crate::pipeline::{CheckError, RunError, StartError};
 use crate::postgres::Target;
@@ -239,6 +242,8 @@ async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
     if changes.is_empty() {
         say("nothing is missing; settings and privileges are set again");
     }
+    // It says when it has to wait for others.
+    log_to_stderr(&Log { level: "warn".to_owned(), ..config.log.clone() })?;
     for title in setup::apply(&target, &config).await? {
         say(&format!("done: {title}"));
     }
@@ -373,17 +378,6 @@ async fn demo_command(args: demo::Args) -> Result<(), Exit> {
     }
 }
 
-/// The first SIGTERM or SIGINT asks for an orderly stop.
-async fn stop_on_signal(shutdown: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
-    shutdown.cancel();
-}
-
 fn load(args: &ConfigArgs) -> Result<Config, Exit> {
     Config::load(&args.config).map_err(|error| Exit::new(USAGE, error))
 }
@@ -395,60 +389,4 @@ fn admin(args: &AdminArgs) -> Result<Target, Exit> {
         crate::config::Database { url: SecretString::from(url), password_file: None, ..config.database };
     let target = Target::for_ledger(&database).map_err(|error| Exit::new(USAGE, error))?;
     Ok(target)
-}
-
-/// libpq's variables as a URL, with libpq's defaults.
-fn admin_url_of_environment() -> String {
-    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    let variable = |name: &str, default: &str| {
-        std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
-    };
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let user = variable("PGUSER", &variable("USER", "postgres"));
-    let password = std::env::var("PGPASSWORD").map(|p| format!(":{}", encode(&p))).unwrap_or_default();
-    let mode = std::env::var("PGSSLMODE").map(|m| format!("&sslmode={}", encode(&m))).unwrap_or_default();
-    format!(
-        "postgresql://{}{password}@/{}?host={}&port={}{mode}",
-        encode(&user),
-        encode(&variable("PGDATABASE", &user)),
-        encode(&variable("PGHOST", "/var/run/postgresql")),
-        encode(&variable("PGPORT", "5432")),
-    )
-}
-
-/// Log lines go to standard error, so that a command's own output can be piped.
-fn log_to_stderr(log: &Log) -> Result<(), Exit> {
-    let level: Targets = log
-        .level
-        .parse()
-        .map_err(|error| Exit::new(USAGE, anyhow::anyhow!("log.level {:?}: {error}", log.level)))?;
-    let registry = tracing_subscriber::registry().with(level);
-    match log.format {
-        LogFormat::Json => registry
-            .with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(std::io::stderr))
-            .init(),
-        LogFormat::Text => {
-            registry
-                .with(
-                    tracing_subscriber::fmt::layer()
-                        .with_ansi(colour_on_stderr())
-                        .with_writer(std::io::stderr),
-                )
-                .init();
-        }
-    }
-    Ok(())
-}
-
-fn colour_on_stderr() -> bool {
-    use std::io::IsTerminal as _;
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-/// A line on standard output. Where nobody reads it any more (`| head`) there is nothing left to do.
-fn say(text: &str) {
-    use std::io::Write as _;
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(i32::from(FAILED));
-    }
 }

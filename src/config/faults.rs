@@ -1,4 +1,4 @@
-//! What each setting must be, beyond its type. `None` is well; a text says what would be.
+//! What may stand in each key, as far as it can be told without a network. `None` is well; a text says what would be.
 
 use std::time::Duration;
 
