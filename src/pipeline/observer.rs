@@ -14,8 +14,8 @@ use crate::postgres::Target;
 
 /// Between two looks at who has a transaction open.
 const EVERY: Duration = Duration::from_millis(50);
-/// Such looks between two at everything else.
-const SLOT_EVERY: u32 = 100;
+/// Between two looks at everything else. By the clock: on a busy machine a hundred of those looks take far longer.
+const SLOT_EVERY: Duration = Duration::from_secs(5);
 /// Counting all employees costs more the more they are: it gets this share of the time (one part in so many).
 const COUNT_SHARE: u32 = 100;
 /// Between two counts at least and at most.
@@ -32,8 +32,8 @@ pub(super) async fn run(
     shutdown: CancellationToken,
 ) {
     let mut session: Option<Arc<Session>> = None;
-    let mut looks = 0_u32;
     let mut rate = WalRate::default();
+    let mut slot_due = Instant::now();
     let mut count_due = Instant::now();
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -41,8 +41,9 @@ pub(super) async fn run(
         let looked = async {
             let session = super::reopened(&mut session, &target, "benefits-sync observer").await.ok()?;
             users.look(&session).await.ok()?;
-            if looks.is_multiple_of(SLOT_EVERY) {
+            if Instant::now() >= slot_due {
                 slot(&session, &config.database.slot, &metrics, &mut rate).await.ok()?;
+                slot_due = Instant::now() + SLOT_EVERY;
             }
             let began = Instant::now();
             if began >= count_due {
@@ -56,7 +57,6 @@ pub(super) async fn run(
             // The reader and delivery say loudly enough that PostgreSQL is away.
             session = None;
         }
-        looks = looks.wrapping_add(1);
     }
 }
 

@@ -1,7 +1,11 @@
 //! What the integration tests share: a database of their own on a running server, of each major version.
 //!
 //! `nextest` runs every test in a process of its own, so a server is shared through files: see [`shared`]. A test that
-//! crashes or restarts PostgreSQL starts a private cluster instead: [`private_cluster`].
+//! crashes or restarts PostgreSQL, or counts its WAL, has a private cluster instead: [`site::Site::apart`], [`private_cluster`].
+//!
+//! Four tests run at once on whatever is there, so no test may rely on how long a thing takes: [`site::eventually`] waits for
+//! what is to happen; what must not have happened yet is held back (a fault of the sandbox with a long delay, which
+//! `disarm_all` ends; a fail point that pauses); and a port comes from [`port::own`].
 #![allow(dead_code, reason = "not every helper is used at every moment of the suite's life")]
 
 pub mod certificates;
