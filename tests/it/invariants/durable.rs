@@ -99,6 +99,16 @@ for_each_major! {
         let elsewhere = connect(&cluster.url("postgres")).await;
         elsewhere.batch_execute("create table busy as select generate_series(1, 20000) as n").await.unwrap();
         site.passed().await;
+        // Every two seconds the reader considers whether to write its position down: it has done so twice since.
+        let mut considered = std::collections::BTreeSet::new();
+        eventually("the reader has considered it", async || {
+            // What it asks right after.
+            let sql = "select query_start::text from pg_stat_activity \
+                       where application_name = 'benefits-sync marker' and query like '%owners_version%'";
+            considered.extend(site.hr.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)));
+            considered.len() > 2
+        })
+        .await;
         assert_eq!(ledger().await, before, "nothing was written to the ledger");
         site.stop().await;
     }

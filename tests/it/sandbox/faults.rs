@@ -1,5 +1,7 @@
 //! Faults on demand, as a client and as the socket see them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -168,6 +170,7 @@ async fn who_waits_is_let_go_when_the_faults_are_disarmed() {
     assert!(!slow.is_finished() && !late.is_finished() && rig.sandbox.account_of("1").is_none());
     rig.sandbox.disarm_all();
     for waiting in [slow, late] {
-        assert_eq!(waiting.await.unwrap().unwrap().status(), 201);
+        let answered = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("an answer");
+        assert_eq!(answered.unwrap().unwrap().status(), 201);
     }
 }
