@@ -9,6 +9,7 @@ mod defaults;
 mod duration;
 mod environment;
 mod faults;
+mod malformed;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde::Deserialize;
+
+use malformed::{malformed, plain};
 
 /// Why a configuration cannot be used. Always exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -340,37 +343,6 @@ impl Config {
     pub fn replication_url(&self) -> &SecretString {
         self.database.replication_url.as_ref().unwrap_or(&self.database.url)
     }
-}
-
-/// What is wrong in `text`, with the line and the key.
-fn malformed(origin: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let place = error.span().and_then(|span| text.get(..span.start)).map(|before| place(before, text));
-    let reason = format!("{}{}", plain(error.message()), place.unwrap_or_default());
-    ConfigError::Malformed { origin: origin.to_owned(), reason }
-}
-
-/// The message without the value, which may be a secret in the wrong place. toml shows the offending line as well, below
-/// the message; that is left out for the same reason.
-fn plain(message: &str) -> String {
-    let message = message.trim();
-    match message.split_once(", expected ") {
-        Some((found, expected))
-            if found.starts_with("invalid type") || found.starts_with("invalid value") =>
-        {
-            format!("expected {expected}")
-        }
-        _ => message.to_owned(),
-    }
-}
-
-/// " (line 7, delivery.concurrency)".
-fn place(before: &str, text: &str) -> String {
-    let number = before.matches('\n').count();
-    let name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-    let section = before.lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split(']').next());
-    let key = text.lines().nth(number).filter(|line| line.contains('=')).map(name);
-    let path = [section.map(ToOwned::to_owned), key].into_iter().flatten().collect::<Vec<_>>().join(".");
-    format!(" (line {}{}{path})", number + 1, if path.is_empty() { "" } else { ", " })
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
-//! What may stand in each key, as far as it can be told without a network.
+//! What may stand in each key, as far as it can be told without a network. `None` is well; a text says what would be.
 
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
 
 use super::{Config, ConfigError};
+use crate::postgres::Target;
+
+const NO_ADDRESS: &str = "is not an http:// or https:// address";
 
 impl Config {
+    /// The first setting that cannot work.
     pub(super) fn validate(&self, origin: &str) -> Result<(), ConfigError> {
         let faults = [
             ("database.url", url_fault(self.database.url.expose_secret())),
@@ -19,7 +23,12 @@ impl Config {
             ("database.idle_limit", duration_fault(self.database.idle_limit, 1_000, 3_600_000)),
             ("ledger.history_months", range_fault(self.ledger.history_months, 1, 1200)),
             ("benefits.platform_id", platform_fault(&self.benefits.platform_id)),
+            ("benefits.subdomain", self.benefits.subdomain.as_deref().and_then(subdomain_fault)),
             ("benefits.base_url", self.address_fault()),
+            (
+                "benefits.oauth.token_url",
+                self.benefits.oauth.as_ref().and_then(|oauth| address_fault(&oauth.token_url)),
+            ),
             ("benefits.token_file", self.credentials_fault()),
             ("delivery.concurrency", range_fault(self.delivery.concurrency, 1, 1024)),
             ("delivery.requests_per_second", self.delivery.requests_per_second.and_then(rate_fault)),
@@ -45,9 +54,7 @@ impl Config {
         if url.is_empty() {
             return Some("give benefits.base_url or benefits.subdomain".to_owned());
         }
-        let plausible = (url.starts_with("http://") || url.starts_with("https://"))
-            && url.split("://").nth(1).is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'));
-        (!plausible).then(|| "is not an http:// or https:// address".to_owned())
+        address_fault(&url)
     }
 
     fn credentials_fault(&self) -> Option<String> {
@@ -67,8 +74,26 @@ impl Config {
 }
 
 fn url_fault(url: &str) -> Option<String> {
-    let known = url.starts_with("postgresql://") || url.starts_with("postgres://");
-    (!known).then(|| "is not a postgresql:// URL".to_owned())
+    Target::parse(url).err().map(|error| error.to_string())
+}
+
+/// Nothing of it is quoted: it may hold a password that is in the wrong place.
+fn address_fault(url: &str) -> Option<String> {
+    let Ok(url) = reqwest::Url::parse(url) else { return Some(NO_ADDRESS.to_owned()) };
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Some(NO_ADDRESS.to_owned());
+    }
+    let more = [
+        (url.query().is_some() || url.fragment().is_some(), "must end with its path, without ? or #"),
+        (!url.username().is_empty() || url.password().is_some(), "must hold no user or password"),
+    ];
+    more.into_iter().find_map(|(is_there, fault)| is_there.then(|| fault.to_owned()))
+}
+
+/// It becomes a part of a host's name.
+fn subdomain_fault(name: &str) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    (name.is_empty() || !name.chars().all(allowed)).then(|| "must be of a-z, 0-9, - and .".to_owned())
 }
 
 fn slot_fault(name: &str) -> Option<String> {

@@ -106,3 +106,65 @@ fn a_value_of_the_wrong_kind_is_named_by_line_and_key_and_not_quoted() {
     let text = Config::parse(LEAST, "test.toml", variables).unwrap_err().to_string();
     assert!(text.contains("delivery.concurrency") && !text.contains("hunter2"), "{text}");
 }
+
+#[test]
+fn what_is_expected_is_told_in_words() {
+    for (setting, words) in [
+        ("concurrency = \"many\"", "expected a whole number"),
+        ("requests_per_second = \"five\"", "expected a number"),
+        ("timeout = 5", "expected a duration, as \"500ms\""),
+        ("timeout = \"-1s\"", "expected a duration, as \"500ms\""),
+    ] {
+        let text = complaint(&format!("{LEAST}[delivery]\n{setting}\n"));
+        assert!(text.contains(words) && text.contains("line 10, delivery."), "{text}");
+    }
+    let text = complaint(&LEAST.replace("platform_id = \"acme\"", "platform_id = 7"));
+    assert!(text.contains("expected text in quotes (line 5, benefits.platform_id)"), "{text}");
+}
+
+#[test]
+fn an_address_that_cannot_be_one_is_refused_and_not_quoted() {
+    for address in [
+        "http://exa mple/x",
+        "http://host:99999/x",
+        "http://host/x?key=hunter2",
+        "https://me:hunter2@host/x",
+        "https://",
+        "file:///hunter2",
+    ] {
+        let text = complaint(&LEAST.replace("subdomain = \"acme\"", &format!("base_url = \"{address}\"")));
+        assert!(
+            text.contains("test.toml: benefits.base_url: ") && !text.contains("hunter2"),
+            "{address}: {text}"
+        );
+        let oauth = format!(
+            "[benefits.oauth]\ntoken_url = \"{address}\"\nclient_id = \"c\"\nclient_secret_file = \"s\"\n"
+        );
+        let text = complaint(
+            &LEAST
+                .replace("token_file = \"/run/token\"\n", "")
+                .replace("email_source = \"work\"\n", &format!("email_source = \"work\"\n{oauth}")),
+        );
+        assert!(
+            text.contains("benefits.oauth.token_url: ") && !text.contains("hunter2"),
+            "{address}: {text}"
+        );
+    }
+    for subdomain in ["ac me", "acme/..", ""] {
+        let text = complaint(&LEAST.replace("subdomain = \"acme\"", &format!("subdomain = \"{subdomain}\"")));
+        assert!(text.contains("benefits.subdomain: "), "{subdomain}: {text}");
+    }
+}
+
+#[test]
+fn a_database_url_that_cannot_be_one_is_refused_with_its_file_and_not_quoted() {
+    for url in [
+        "postgresql://hr:hunter2@[::1/hr",
+        "postgresql://hr:hunter2@db:99999/hr",
+        "postgresql://hr:hunter2@db/hr?sslmod=require",
+        "postgresql://db/hunter2",
+    ] {
+        let text = complaint(&LEAST.replace("postgresql://hr@db/hr", url));
+        assert!(text.contains("test.toml: database.url: ") && !text.contains("hunter2"), "{url}: {text}");
+    }
+}

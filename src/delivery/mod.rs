@@ -20,6 +20,7 @@ pub mod decide;
 pub mod dispatch;
 pub mod gate;
 pub mod guard;
+pub mod halt;
 pub mod job;
 pub mod lanes;
 pub mod outcome;

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::pipeline::fingerprint_key;
 
 pub(super) fn check(config: &Config, facts: &Facts) -> Vec<Check> {
-    vec![key(config, facts), secrets(config), platform(config, facts)]
+    vec![key(config, facts), witness(config), secrets(config), platform(config, facts)]
 }
 
 /// Whether more people than its owner and, for a file of root's, its group can read it: as PostgreSQL judges a server key.
@@ -71,6 +71,26 @@ fn key(config: &Config, facts: &Facts) -> Check {
         );
     }
     Check::ok(id, "the fingerprint key is the ledger's, and private")
+}
+
+/// Looked at only: whether it can be written is what `run` tries at its start.
+fn witness(config: &Config) -> Check {
+    let id = "configuration.witness";
+    let Some(file) = &config.ledger.witness_file else {
+        return Check::ok(
+            id,
+            "there is no ledger.witness_file: files of the server that are put back while nobody runs are not noticed",
+        );
+    };
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !directory.is_dir() || file.is_dir() {
+        return Check::failed(
+            id,
+            format!("ledger.witness_file {} cannot be written", file.display()),
+            format!("install -d -o benefits-sync {}", directory.display()),
+        );
+    }
+    Check::ok(id, format!("{} remembers how far the ledger has come", file.display()))
 }
 
 fn platform(config: &Config, facts: &Facts) -> Check {

@@ -35,4 +35,4 @@ pub use session::Session;
 pub use site::Site;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use users::TransactionUsers;
-pub use witness::Witness;
+pub use witness::{Witness, WitnessError};

@@ -5,10 +5,13 @@
 //! Nothing in it can tell; somebody who remembers more can. The process does for as long as it runs, and with
 //! `ledger.witness_file` over its restarts.
 //!
+//! A ledger that was taken away and set up anew does not look set back: on the same server its positions are later ones,
+//! on another server the memory begins anew. So a witness that is left over does no harm, and neither does deleting it.
+//!
 //! Two positions are remembered, and neither ever falls by itself: how far the server's WAL was confirmed, which is exact,
 //! and how far the ledger said that it is, which still tells once the server has written new WAL over the lost one.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +23,16 @@ use super::doubt;
 use super::error::LedgerError;
 use super::session::Session;
 use crate::lsn::Lsn;
+
+/// The file can be no witness.
+#[derive(Debug, thiserror::Error)]
+#[error("ledger.witness_file {path}: {reason}")]
+pub struct WitnessError {
+    /// The file.
+    pub path: String,
+    /// What is wrong, with it or with its directory.
+    pub reason: String,
+}
 
 /// Of one system and timeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,18 +55,11 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// A memory that begins with what `file` holds, if there is one. A file that cannot be read remembers nothing.
-    pub fn new(file: Option<PathBuf>) -> Self {
-        let text = file.as_deref().map(std::fs::read_to_string).and_then(|text| {
-            text.inspect_err(|error| {
-                if error.kind() != std::io::ErrorKind::NotFound {
-                    tracing::warn!(%error, "ledger.witness_file cannot be read");
-                }
-            })
-            .ok()
-        });
-        let seen = text.as_deref().and_then(parse);
-        Self { file, seen: Mutex::new(seen), confirmed: Mutex::default() }
+    /// A memory that begins with what `file` holds, if there is one. What cannot be read remembers nothing; a place that cannot
+    /// be written to is an error now, since nobody would miss the file before it is needed.
+    pub fn new(file: Option<PathBuf>) -> Result<Self, WitnessError> {
+        let seen = file.as_deref().map(begin).transpose()?.flatten();
+        Ok(Self { file, seen: Mutex::new(seen), confirmed: Mutex::default() })
     }
 
     /// From now on what the stream confirms counts as seen.
@@ -86,8 +92,14 @@ impl Witness {
         let Some(held) = Checkpoint::load(session).await? else { return Ok(()) };
         let rows = session.query("ask how long the WAL is", "select pg_current_wal_lsn()", &[]).await?;
         let end = rows.first().map_or(Lsn::ZERO, |row| Lsn(u64::from(row.get::<_, PgLsn>(0))));
-        if known.is_some_and(|seen| is_shorter(&seen, &held, end)) {
-            tracing::warn!("the database was set back to an earlier state of itself");
+        if let Some(seen) = known.filter(|seen| is_shorter(seen, &held, end)) {
+            tracing::warn!(
+                ledger = %held.lsn,
+                ledger_was = %seen.ledger,
+                wal = %end,
+                wal_was = %seen.wal,
+                "the database was set back to an earlier state of itself; everyone is compared with the platform before anything is sent"
+            );
             doubt::note(session, doubt::PLATFORM).await?;
             self.forget();
         }
@@ -119,7 +131,7 @@ impl Witness {
             && let Some(file) = &self.file
             && let Err(error) = write(file, &now)
         {
-            tracing::warn!(%error, "ledger.witness_file cannot be written");
+            tracing::warn!(%error, file = %file.display(), "ledger.witness_file cannot be written");
         }
         *seen = Some(now);
     }
@@ -140,9 +152,39 @@ fn parse(text: &str) -> Option<Seen> {
     Some(Seen { system_id, timeline, wal: ledger, ledger })
 }
 
+/// What the file holds; and that it can be written.
+fn begin(file: &Path) -> Result<Option<Seen>, WitnessError> {
+    let fault = |reason: String| WitnessError { path: file.display().to_string(), reason };
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::InvalidData => Some(String::new()),
+        Err(error) => return Err(fault(error.to_string())),
+    };
+    let beside = beside(file);
+    match std::fs::File::create(&beside) {
+        Ok(_) => drop(std::fs::remove_file(beside)),
+        // A disk that is full at the moment is no mistake of anybody's.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {}
+        Err(error) => return Err(fault(format!("cannot write in its directory: {error}"))),
+    }
+    let seen = text.as_deref().and_then(parse);
+    if text.is_some() && seen.is_none() {
+        tracing::warn!(file = %file.display(), "ledger.witness_file holds no position; it begins anew");
+    }
+    Ok(seen)
+}
+
+/// The file that is written before it takes the other's name.
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
+}
+
 /// In one step, so that nobody reads half a line. What a power cut takes of it is merely forgotten.
 fn write(file: &Path, seen: &Seen) -> std::io::Result<()> {
-    let beside = file.with_extension("new");
+    let beside = beside(file);
     let mut written = std::fs::File::create(&beside)?;
     writeln!(written, "{} {} {}", seen.system_id, seen.timeline, seen.ledger)?;
     std::fs::rename(beside, file)
@@ -197,11 +239,27 @@ mod tests {
     fn a_file_remembers_over_a_restart_and_one_that_is_damaged_remembers_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("witness");
-        Witness::new(Some(file.clone())).remember(&held(100, 3));
-        let witness = Witness::new(Some(file.clone()));
+        Witness::new(Some(file.clone())).unwrap().remember(&held(100, 3));
+        let witness = Witness::new(Some(file.clone())).unwrap();
         assert!(contradicted(&witness, &held(99, 3), 200));
         assert!(!contradicted(&witness, &held(100, 3), 100));
         std::fs::write(&file, "7 three").unwrap();
-        assert!(!contradicted(&Witness::new(Some(file)), &held(1, 3), 1));
+        assert!(!contradicted(&Witness::new(Some(file)).unwrap(), &held(1, 3), 1));
+    }
+    #[test]
+    fn a_file_that_can_be_no_witness_is_named_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = |file: PathBuf| Witness::new(Some(file)).unwrap_err().to_string();
+        for file in [directory.path().join("not/there/witness"), directory.path().to_owned()] {
+            let text = refused(file.clone());
+            assert!(
+                text.starts_with("ledger.witness_file ") && text.contains(&file.display().to_string()),
+                "{text}"
+            );
+        }
+        std::fs::write(directory.path().join("bytes"), b"\xff\xfe").unwrap();
+        let witness = Witness::new(Some(directory.path().join("bytes"))).unwrap();
+        assert!(!contradicted(&witness, &held(1, 3), 1));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "trying leaves nothing behind");
     }
 }

@@ -43,7 +43,7 @@ use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
-use crate::ledger::{Session, TransactionUsers, Witness};
+use crate::ledger::{Session, TransactionUsers};
 use crate::metrics::{Metrics, MetricsError};
 use crate::reconcile;
 use crate::systemd::Systemd;
@@ -77,6 +77,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     let config = Arc::new(config);
     let systemd = Systemd::from_environment();
     systemd.status("waiting for PostgreSQL");
+    let witness = Arc::new(start::look_at_files(&config)?);
     let started = start::check(&config, &shutdown).await?;
     let metrics = Metrics::new()?;
     let health = Arc::new(Health::new());
@@ -88,7 +89,6 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
     systemd.tell("READY=1");
     let (notify, notices) = mpsc::channel(NOTICES_MAX);
     let users = Arc::new(TransactionUsers::default());
-    let witness = Arc::new(Witness::new(config.ledger.witness_file.clone()));
     let appetite = Arc::new(Appetite::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));

@@ -6,9 +6,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::ledger::{LedgerError, Session, Site, Trouble};
+use crate::delivery::client::{Client, SetupError};
+use crate::ledger::{LedgerError, Session, Site, Trouble, Witness, WitnessError};
 use crate::postgres::{ConnectError, ConnectErrorClass, Target, TargetError};
 use crate::record::FingerprintKey;
+
 /// Where the database is.
 #[derive(Debug, Clone)]
 pub struct Targets {
@@ -49,6 +51,12 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
+    /// The witness's file can be none.
+    #[error(transparent)]
+    Witness(#[from] WitnessError),
+    /// No client of the platform can be made: its CA's file.
+    #[error(transparent)]
+    Platform(#[from] SetupError),
     /// The key is not the one that the ledger was written with.
     #[error(
         "ledger.fingerprint_key_file is another key than the ledger was written with; restore the old file, or have \
@@ -98,6 +106,16 @@ pub fn fingerprint_key(path: &Path) -> Result<FingerprintKey, StartError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| fault(format!("{error}; benefits-sync setup makes one")))?;
     FingerprintKey::from_hex(text.trim()).map_err(|error| fault(error.to_string()))
+}
+
+/// Files that would else be found bad when they are used, which may be much later.
+pub(super) fn look_at_files(config: &Config) -> Result<Witness, StartError> {
+    let targets = targets(config)?;
+    for target in [targets.sql, targets.replication] {
+        target.look_at_files().map_err(StartError::Refused)?;
+    }
+    Client::new(config)?;
+    Ok(Witness::new(config.ledger.witness_file.clone())?)
 }
 
 /// Everything that a person would have to mend before the instance can run. A server that is away is waited for.

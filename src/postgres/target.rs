@@ -118,6 +118,11 @@ impl Target {
         Ok(target)
     }
 
+    /// That the certificates and keys which are named can be read. They are read again at every connect.
+    pub fn look_at_files(&self) -> Result<(), ConnectError> {
+        super::tls::look_at_files(self)
+    }
+
     /// The password of the moment: a file is read anew, so that it can be rotated under a running process.
     pub(crate) async fn current_password(&self) -> Result<Option<SecretString>, ConnectError> {
         let Some(path) = &self.password_file else { return Ok(self.password.clone()) };

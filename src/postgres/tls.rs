@@ -43,6 +43,15 @@ pub(super) fn client_config(target: &Target) -> Result<ClientConfig, ConnectErro
     builder.with_client_auth_cert(chain, private).map_err(|error| unusable_file(certificate, &error))
 }
 
+/// That the files which are named can be used, also where nothing is verified with them yet.
+pub(super) fn look_at_files(target: &Target) -> Result<(), ConnectError> {
+    if target.tls != TlsMode::Disable {
+        client_config(target)?;
+        target.ca_file.as_deref().map(certificates).transpose()?;
+    }
+    Ok(())
+}
+
 fn verifier(
     target: &Target,
     provider: &Arc<CryptoProvider>,

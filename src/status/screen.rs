@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Ledger, Slot, Status, Verdict};
+use crate::delivery::halt;
 use crate::paint::{Paint, size, span};
 
 /// Headroom below this is shown as bad.
@@ -178,7 +179,7 @@ fn stops(status: &Status) -> Vec<(&'static str, String)> {
         stops.push(("paused", format!("{reason}; select benefits.resume()")));
     }
     if let Some(code) = &site.halted {
-        stops.push(("halted", halt(code)));
+        stops.push(("halted", format!("{code}: {}", halt::remedy(code))));
     }
     if let Some(doubt) = &site.doubt {
         stops.push((
@@ -198,19 +199,4 @@ fn stops(status: &Status) -> Vec<(&'static str, String)> {
     }
     stops.extend(instance.not_ready.iter().map(|text| ("not ready", text.clone())));
     stops
-}
-
-fn halt(code: &str) -> String {
-    let remedy = match code {
-        "credentials" => {
-            "the platform refuses the credentials: renew benefits.token_file or the OAuth client"
-        }
-        "forbidden" => "the credentials do not allow this: have their rights at the platform extended",
-        "platform-suspended" => "the platform is suspended: ask its operator",
-        "wrong-platform" => "no such platform at the address: check benefits.platform_id and base_url",
-        "another-writer" => "another system writes the same accounts: stop it, then select benefits.resume()",
-        "record-query" => "the record query does not work: benefits-sync doctor says why",
-        _ => "see the log",
-    };
-    format!("{code}: {remedy}")
 }

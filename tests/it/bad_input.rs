@@ -92,6 +92,40 @@ fn a_fingerprint_key_that_is_missing_or_none_is_named() {
     assert!(text.contains("fingerprint_key_file") && !text.contains("secret"), "{text}");
 }
 
+#[test]
+fn a_file_that_is_named_and_cannot_be_used_is_found_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(path("junk"), "no certificate").unwrap();
+    benefits_sync::setup::make_key(directory.path().join("key").as_path()).unwrap();
+    let well = WELL.replace("/nonexistent/key", &path("key"));
+    let database = |line: String| well.replace("[ledger]", &format!("{line}\n[ledger]"));
+    let verified = |file: String| database(format!("tls = \"verify-full\"\nca_file = \"{file}\""));
+    for (config, named) in [
+        (verified(path("none")), ["database.ca_file", "none"]),
+        (verified(path("junk")), ["database.ca_file", "junk"]),
+        // Not verified by this mode, and yet whoever names a file expects it to be there.
+        (database(format!("ca_file = \"{}\"", path("none"))), ["database.ca_file", "none"]),
+        (database(format!("password_file = \"{}\"", path("none"))), ["password file", "none"]),
+        (
+            well.replace("[delivery]", &format!("ca_file = \"{}\"\n[delivery]", path("none"))),
+            ["benefits.ca_file", "none"],
+        ),
+        (
+            well.replace("[delivery]", &format!("ca_file = \"{}\"\n[delivery]", path("junk"))),
+            ["benefits.ca_file", "junk"],
+        ),
+        (
+            well.replace("[benefits]", &format!("witness_file = \"{}\"\n[benefits]", path("no/witness"))),
+            ["ledger.witness_file", "no/witness"],
+        ),
+    ] {
+        let (code, text, _) = run_with(&config);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(named.iter().all(|name| text.contains(name)), "{named:?}: {text}");
+    }
+}
+
 fn run_site(site: &Site) -> (Option<i32>, String) {
     let path = site.config_file();
     told(&program(&["run", "--config", path.to_str().unwrap()]))
@@ -215,6 +249,25 @@ for_each_major! {
             assert_eq!(site.status(id).await.0, "successful", "{id}");
         }
         site.stop().await;
+    }
+
+    async fn a_token_that_is_missing_or_empty_is_named_in_the_log_and_nobody_is_blamed(major: u32) {
+        let site = Site::new(major).await;
+        let token = site.directory.path().join("token");
+        let good = std::fs::read(&token).unwrap();
+        std::fs::write(&token, "\n").unwrap();
+        let process = site.spawn_armed("");
+        eventually("delivery is halted", async || site.get("/readyz").await.1.contains("credentials")).await;
+        site.hr.execute("select benefits.sync(array['1'])", &[]).await.unwrap();
+        let log = site.log();
+        assert!(log.contains(&format!("benefits.token_file {} is empty", token.display())), "{log}");
+        assert!(log.contains("renew benefits.token_file"), "{log}");
+        assert_eq!(site.status("1").await.0, "in_progress");
+        std::fs::remove_file(&token).unwrap();
+        site.passed().await;
+        std::fs::write(&token, good).unwrap();
+        site.until_state("1", "successful").await;
+        process.kill9();
     }
 
     async fn an_unknown_employee_is_refused_and_nobody_is_requested(major: u32) {

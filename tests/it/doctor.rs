@@ -291,6 +291,10 @@ for_each_major! {
         logins.sandbox.set_suspended(false);
         assert_eq!(findings(&other(&logins.sandbox.base_url(), "http://127.0.0.1:1")).await, ["platform.address"]);
         assert_eq!(findings(&other("\"demo\"", "\"elsewhere\"")).await, ["platform.address"]);
+        let witness = |file: &str| other("[benefits]", &format!("witness_file = \"{}/{file}\"\n[benefits]", logins.directory.path().display()));
+        assert_eq!(findings(&witness("nowhere/witness")).await, ["configuration.witness"]);
+        assert_eq!(findings(&witness("")).await, ["configuration.witness"]);
+        assert_eq!(findings(&witness("witness")).await, Vec::<&str>::new());
         let key = logins.directory.path().join("key");
         std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(findings(&config).await, ["configuration.key"]);

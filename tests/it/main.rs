@@ -22,6 +22,7 @@ mod crashes;
 mod demo;
 mod demo_run;
 mod doctor;
+mod doctor_costs;
 mod doctor_server;
 mod domain_guard;
 mod domain_history;

@@ -4,7 +4,9 @@
 use std::process::Command;
 
 use benefits_sync::demo::cluster::{Cluster, StopMode};
+use benefits_sync::postgres::Target;
 use benefits_sync::sandbox::{FaultRule, SandboxOptions};
+use benefits_sync::{demo, setup};
 
 use crate::for_each_major;
 use crate::reconcile::calm;
@@ -139,6 +141,46 @@ for_each_major! {
         kept.process = Some(kept.site.spawn_armed(""));
         kept.taken_back().await;
         assert!(kept.site.log().contains("set back to an earlier state"));
+    }
+
+    async fn a_witness_that_is_left_over_says_nothing_against_a_new_set_up(major: u32) {
+        let mut kept = Kept::new(major, true).await;
+        let witness = kept.site.directory.path().join("witness");
+        end(kept.process.take().unwrap()).await;
+        let before = std::fs::read_to_string(&witness).unwrap();
+        let target = Target::parse(&kept.site.database.url).unwrap();
+        setup::remove(&target, &kept.site.config()).await.unwrap();
+        setup::apply(&target, &kept.site.config()).await.unwrap();
+        kept.site.hr.batch_execute(demo::DESCRIPTION).await.unwrap();
+        let process = kept.site.spawn().await;
+        calm(&kept.site).await;
+        // The accounts are theirs, and the new ledger does not know why.
+        kept.site.sync(&["1", "2", "3"]).await;
+        assert_eq!(kept.site.status("1").await, ("failed".to_owned(), Some("conflict".to_owned())));
+        kept.site.hr.batch_execute("select benefits.relink(employee_id) from benefits.employee_status where last_error_code = 'conflict'").await.unwrap();
+        kept.site.settled().await;
+        assert_eq!(kept.site.status("1").await.0, "successful");
+        assert!(!kept.site.log().contains("set back to an earlier state"), "{}", kept.site.log());
+        end(process).await;
+        let after = std::fs::read_to_string(&witness).unwrap();
+        let place = |text: &str| text.split_whitespace().take(2).map(ToOwned::to_owned).collect::<Vec<_>>();
+        assert!(after != before && place(&after) == place(&before), "it goes on: {before} {after}");
+
+        // One of some other ledger on this server, which was further: everyone is compared, and that is all.
+        std::fs::write(&witness, format!("{} FFFF/0", place(&after).join(" "))).unwrap();
+        let sent = kept.site.sandbox.journal().len();
+        let process = kept.site.spawn().await;
+        calm(&kept.site).await;
+        let log = kept.site.log();
+        assert!(log.contains("set back to an earlier state") && log.contains("ledger_was=FFFF/0"), "{log}");
+        assert_eq!(kept.site.sandbox.journal().len(), sent, "nothing is sent for it");
+        end(process).await;
+        let said = log.matches("set back").count();
+        let process = kept.site.spawn().await;
+        calm(&kept.site).await;
+        assert_eq!(kept.site.log().matches("set back").count(), said, "once is enough");
+        prove(&kept.site).await;
+        end(process).await;
     }
 
     async fn a_copy_of_the_files_without_their_slots_is_noticed(major: u32) {

@@ -349,6 +349,15 @@ for_each_major! {
         walk.take(&runbook("Taking it all away"));
         assert_eq!(walk.dump(), before);
         assert!(walk.sandbox.account_of("1").is_some(), "at Benefits nothing changes");
+
+        let (accounts, witness) = (walk.sandbox.accounts().len(), walk.path("var/witness"));
+        assert!(witness.exists(), "the README's configuration names it");
+        walk.take(&all[..first_look]);
+        walk.until("everybody is known", "select count(*) = 40 from benefits.employee_status").await;
+        walk.take(&runbook("Setting up anew"));
+        walk.rename(1, "Germain").await;
+        assert_eq!(walk.sandbox.accounts().len(), accounts, "nobody has a second account");
+        assert!(!walk.log().contains("set back"), "{}", walk.log());
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{ANOTHER_WRITER, DeliveryError, Dispatcher, Event, LISTS_MAX_AGE};
+use crate::delivery::halt;
 use crate::delivery::outcome::{Class, Failure, HaltReason};
 use crate::delivery::site_rules::{self, Lists};
 use crate::ledger::{LedgerError, Session, Site, doubt, work};
@@ -77,7 +78,12 @@ impl Dispatcher<'_> {
 
     fn platform_failed(&mut self, failure: &Failure) {
         match &failure.class {
-            Class::Halt { reason } => self.halt(reason.as_str()),
+            Class::Halt { reason } => {
+                if self.context.gate.halted().is_none() {
+                    tracing::error!(reason = %failure, "the platform does not serve us");
+                }
+                self.halt(reason.as_str());
+            }
             _ => {
                 tracing::warn!(reason = %failure, "the platform's picklists and packages cannot be had; going on without");
             }
@@ -88,7 +94,8 @@ impl Dispatcher<'_> {
     pub(super) fn halt(&mut self, code: &str) {
         self.context.gate.set_trial(false);
         if self.context.gate.halted().is_none() {
-            tracing::error!(code, "delivery is halted for the site; changes are still collected");
+            let remedy = halt::remedy(code);
+            tracing::error!(code, remedy, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);
             self.outfit.metrics.halted(Some(code));
             self.outfit.halted.send_replace(Some(code.to_owned()));

@@ -185,6 +185,11 @@ impl Site {
         self.launch(|command| command.env("BENEFITS_SYNC_FAILPOINTS", failpoints))
     }
 
+    /// As [`Site::spawn_armed`], with a platform at another address.
+    pub fn spawn_at(&self, base_url: &str) -> Process {
+        self.launch(|command| command.env("BENEFITS_SYNC_BENEFITS__BASE_URL", base_url))
+    }
+
     /// Another instance of the same configuration, its pages at a port of its own.
     pub fn spawn_second(&self) -> Process {
         self.launch(|command| command.env("BENEFITS_SYNC_HTTP__LISTEN", "127.0.0.1:0"))
