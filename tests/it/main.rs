@@ -55,7 +55,6 @@ mod preview;
 mod privacy;
 mod reconcile;
 mod replication;
-mod replication_support;
 mod sandbox;
 mod schema_upgrade;
 mod set_back;
