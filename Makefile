@@ -18,7 +18,7 @@ demo: ## PostgreSQL, a made-up HR department, the sync and a simulated platform 
 test: ## All tests, on PostgreSQL 15 to 18 (ARGS="name" runs the ones so named)
 	@tests/run $(ARGS)
 
-soak: ## Long runs: seeds of the simulation, an outage, a first sync, a comparison of everyone (see tests/soak for SEEDS=, SEED=, ...)
+soak: ## Long runs: seeds of the simulation, an outage, first syncs, a comparison of everyone (see tests/soak for SEEDS=, SEED=, ...)
 	@tests/soak
 
 bench: ## Every benchmark beside pg_recvlogical, with targets and verdicts; writes the README's table (ARGS="burst latency": those)

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `GET /_sandbox/state` | counts: accounts, writes, answers by operation and status, faults armed, the seed |
 //! | `GET /_sandbox/journal[?externalId=X]` | the latest writes: versions, keys, field names, outcome |
-//! | `GET`, `POST`, `DELETE /_sandbox/faults` | lists the armed faults; arms those in the body, one a line (see [`FaultRule`]); disarms all |
+//! | `GET`, `POST`, `DELETE /_sandbox/faults` | lists the armed faults; arms those in the body, one a line (see [`FaultRule`]); disarms all, which also ends the waits under way |
 //! | `POST /_sandbox/suspend`, `/_sandbox/resume` | suspends the platform, and ends that |
 //! | `POST /_sandbox/accounts` | a self-registered account: a JSON object of fields, `email` at least |
 //! | `POST /oauth2/token` | a token for client credentials, where a client is configured |
@@ -221,7 +221,7 @@ impl Sandbox {
         self.shared.faults.arm(rule);
     }
 
-    /// Disarms all faults.
+    /// Disarms all faults. Whoever waits because of one waits no longer.
     pub fn disarm_all(&self) {
         self.shared.faults.disarm_all();
     }

@@ -24,6 +24,7 @@
 mod bench_site;
 mod bursts;
 mod endurance;
+mod pages;
 mod platform;
 mod scale;
 mod steady;
@@ -60,8 +61,9 @@ fn main() {
         ];
         if of_main_site.iter().any(|scene| wants(scene)) {
             let site = BenchSite::new(EMPLOYEES, Keys::Bigint).await;
-            table.fsync_ms = site.fsync_ms().await;
-            println!("fsync of one commit: {:.2} ms", table.fsync_ms);
+            let fsync = site.fsync_ms().await;
+            println!("fsync of one commit: {fsync:.2} ms");
+            table.fsync_ms = Some(fsync);
             table.add(bursts::first_sync(&site).await);
             if wants("burst, single-row transactions") || wants("old snapshot") {
                 let single = bursts::burst(&site, "burst, single-row transactions", 1).await;
@@ -98,6 +100,9 @@ fn main() {
         }
         if wants("sandbox") {
             table.add(bursts::against_the_sandbox().await);
+        }
+        if wants("pages") {
+            table.extend(pages::pages().await);
         }
         if wants("scale") {
             table.extend(scale::scale().await);

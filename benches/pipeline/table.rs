@@ -14,7 +14,8 @@ pub struct Line {
 
 #[derive(Default)]
 pub struct Table {
-    pub fsync_ms: f64,
+    /// Of the scenes that have measured it.
+    pub fsync_ms: Option<f64>,
     lines: Vec<Line>,
 }
 
@@ -46,10 +47,10 @@ impl fmt::Display for Table {
             writeln!(f, "| {} | {} | {} | {verdict} |", line.scene, line.figure, line.target)?;
         }
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-        writeln!(
-            f,
-            "\nOn {cores} cores, PostgreSQL 18 on the same machine, {:.2} ms for the flush of one commit.",
-            self.fsync_ms
-        )
+        write!(f, "\nOn {cores} cores, PostgreSQL 18 on the same machine")?;
+        if let Some(fsync) = self.fsync_ms {
+            write!(f, ", {fsync:.2} ms for the flush of one commit")?;
+        }
+        writeln!(f, ".")
     }
 }

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::State;
@@ -146,14 +145,14 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
     });
 
     if let Some(response) = fault.and_then(instead) {
-        wait(fired.before).await;
+        fired.wait_before().await;
         shared.note(verdict, seen);
         return response;
     }
     let done = if let Some(draft) = draft {
         write(shared, &call, parts, draft, &body, &fired).await
     } else {
-        wait(fired.before).await;
+        fired.wait_before().await;
         Done { reply: read(shared, &call, parts).unwrap_or_else(Reply::from), replayed: false, created: None }
     };
     let Done { reply, replayed, created } = done;
@@ -161,7 +160,7 @@ async fn work(shared: &Shared, call: Call, parts: &request::Parts, body: Body) -
         Verdict { status: Some(reply.status.as_u16()), problem: reply.problem, replayed, ..verdict };
     let seen = seen.map(|seen| Seen { id: seen.id.or(created), ..seen });
     shared.note(verdict, seen);
-    wait(fired.after).await;
+    fired.wait_after().await;
     match fault {
         Some(fault) => spoiled(reply, fault),
         None => whole(reply),
@@ -173,12 +172,6 @@ impl Shared {
     fn note(&self, verdict: Verdict, seen: Option<Seen>) {
         self.journal.note(verdict, seen);
         self.decided.notify_waiters();
-    }
-}
-
-async fn wait(duration: Duration) {
-    if !duration.is_zero() {
-        tokio::time::sleep(duration).await;
     }
 }
 
@@ -221,7 +214,7 @@ async fn write(
     let asked = Asked { account: call.id.as_deref().and_then(index_of_id), body };
     // Only a write that waits can meet another one with its key: without a wait it is one critical section.
     let reservation = if fired.before.is_zero() { None } else { shared.platform.reserve(key, asked) };
-    wait(fired.before).await;
+    fired.wait_before().await;
 
     let kind = if call.id.is_some() { Kind::Patch } else { Kind::Create };
     let write = draft.check(kind, &shared.catalogue);

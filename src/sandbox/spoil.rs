@@ -2,7 +2,7 @@
 //!
 //! A lost answer is a response whose body fails at its first poll. Hyper has the head only in its write buffer then, and
 //! drops the connection on the error without flushing, so the client reads end of file and not one byte of an answer
-//! (tests/it/sandbox.rs looks at the socket). Half an answer announces its full length, lets the first half be flushed
+//! (tests/it/sandbox/faults.rs looks at the socket). Half an answer announces its full length, lets the first half be flushed
 //! by being pending once, and fails then.
 
 use std::io;

@@ -203,7 +203,7 @@ async fn a_write_that_may_have_been_applied_is_ambiguous() {
 async fn a_platform_that_never_answers_is_given_up() {
     let whole = bytes("200 OK", "application/json", "", EMPLOYEE);
     for sent in [Vec::new(), whole[..40].to_vec(), whole[..whole.len() - 1].to_vec()] {
-        let site = Site::with("timeout = \"200ms\"", [Act::SendAndStall(sent)]).await;
+        let site = Site::with("timeout = \"1s\"", [Act::SendAndStall(sent)]).await;
         let failure = site.update().await.unwrap_err();
         assert!(is_ambiguous(&failure) && failure.text.contains("in time"), "{failure}");
     }

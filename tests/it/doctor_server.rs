@@ -252,6 +252,11 @@ for_each_major! {
             standby.restart().await.unwrap();
         }
         running.stop().await;
+        eventually("nobody reads the slot", async || {
+            let sql = "select not active from pg_replication_slots where slot_name = 'benefits_sync'";
+            logins.admin.query_one(sql, &[]).await.unwrap().get(0)
+        })
+        .await;
         logins.admin.batch_execute("select pg_drop_replication_slot('benefits_sync')").await.unwrap();
         logins.admin.batch_execute("select pg_create_logical_replication_slot('benefits_sync', 'pgoutput')").await.unwrap();
         let running = Running::start(&logins).await;

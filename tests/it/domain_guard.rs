@@ -1,6 +1,7 @@
 //! Leavers and the mass-change guard.
 
 use crate::for_each_major;
+use crate::reconcile::drop_slot;
 use crate::support::site::{Site, eventually};
 
 /// Twelve people synced, of whom three may be ended at once.
@@ -87,8 +88,7 @@ async fn what_a_comparison_finds_is_judged_whole_too() {
     let mut site = guarded(18).await;
     site.stop().await;
     // Changed while no slot was there to tell.
-    let drop = "select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1::text::name";
-    site.hr.execute(drop, &[&site.database.slot]).await.unwrap();
+    drop_slot(&site).await;
     for id in 1..=5 {
         let sql = format!("update hr.employee set leave_date = '2027-03-31' where id = {id}");
         site.hr.batch_execute(&sql).await.unwrap();

@@ -1,7 +1,25 @@
 //! Whose transaction a held mass change was.
 
+use std::collections::BTreeSet;
+
+use tokio_postgres::Client;
+
 use crate::domain_guard::{guarded, hold_of};
-use crate::support::site::Site;
+use crate::support::site::{Site, eventually};
+
+const MANY_LEAVE: &str = "begin; update hr.employee set leave_date = '2027-03-31' where id <= 4";
+
+/// Waits until the service has looked at who has a transaction open, twice and whole: each look is four questions at most.
+async fn looked(client: &Client) {
+    let mut asked = BTreeSet::new();
+    eventually("the service has looked who is there", async || {
+        let sql = "select query_start::text from pg_stat_activity
+            where application_name = 'benefits-sync observer' and datname = current_database()";
+        asked.extend(client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, String>(0)));
+        asked.len() > 12
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_hold_names_whose_transaction_it_was_where_that_could_be_seen() {
@@ -9,10 +27,10 @@ async fn a_hold_names_whose_transaction_it_was_where_that_could_be_seen() {
     site.logins = true;
     site.stop().await;
     site.start().await;
-    site.hr
-        .batch_execute("begin; update hr.employee set leave_date = '2027-03-31' where id <= 4; select pg_sleep(1); commit")
-        .await
-        .unwrap();
+    let other = site.database.client().await;
+    site.hr.batch_execute(MANY_LEAVE).await.unwrap();
+    looked(&other).await;
+    site.hr.batch_execute("commit").await.unwrap();
     hold_of(&site, 4).await;
     let row = site
         .hr
@@ -28,12 +46,8 @@ async fn a_hold_names_the_user_of_the_large_transaction_also_where_others_came_w
     let mut site = guarded(18).await;
     // They are read together: the small ones commit while the large one is open, and right after it.
     let other = site.database.client().await;
-    site.hr
-        .batch_execute(
-            "begin; update hr.employee set leave_date = '2027-03-31' where id <= 4; select pg_sleep(1)",
-        )
-        .await
-        .unwrap();
+    site.hr.batch_execute(MANY_LEAVE).await.unwrap();
+    looked(&other).await;
     for id in [7, 8] {
         other
             .batch_execute(&format!("update hr.employee set surname = 'Other' where id = {id}"))

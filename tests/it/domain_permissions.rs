@@ -4,7 +4,7 @@ use tokio_postgres::Client;
 
 use crate::for_each_major;
 use crate::support::database::connect;
-use crate::support::site::Site;
+use crate::support::site::{Site, eventually};
 
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
@@ -93,6 +93,10 @@ for_each_major! {
             assert!(is_refused(&manager, sql).await, "{sql}");
         }
         let sql = "select count(*) from benefits.request where requested_by = $1";
+        eventually("what was asked for so far is taken up", async || {
+            site.hr.query_one(sql, &[&name]).await.unwrap().get::<_, i64>(0) == 0
+        })
+        .await;
         site.stop().await;
         manager.batch_execute("select benefits.sync(array['2'])").await.unwrap();
         assert_eq!(site.hr.query_one(sql, &[&name]).await.unwrap().get::<_, i64>(0), 1, "requested_by is the database user");
@@ -171,7 +175,7 @@ async fn the_pipeline_runs_with_the_rights_of_its_two_logins_alone() {
     site.hr.batch_execute("update hr.department set name = name || ' (new)'; select benefits.assign_level(array['1'], 'Executive')").await.unwrap();
     site.settled().await;
     site.hr.batch_execute("insert into benefits.level_package values ('Legacy B', 'core'); update hr.employee set leave_date = '2027-01-01'").await.unwrap();
-    crate::support::site::eventually("held", async || site.why("1").await.contains("held")).await;
+    eventually("held", async || site.why("1").await.contains("held")).await;
     site.hr
         .batch_execute("select benefits.release(hold_id) from benefits.hold where state = 'open'")
         .await

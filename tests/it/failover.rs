@@ -2,10 +2,10 @@
 //! puts the ledger in doubt; nothing leaves before it was compared with the platform, and then only what differs.
 
 use benefits_sync::demo::cluster::Cluster;
-use benefits_sync::sandbox::{FaultRule, SandboxOptions};
+use benefits_sync::sandbox::SandboxOptions;
 
 use crate::for_each_major;
-use crate::reconcile::calm;
+use crate::reconcile::{ASKS_SOON, asked_in_vain, calm, doubted, unlisted};
 use crate::slot::doubts;
 use crate::support::database::{connect, database_on};
 use crate::support::proof::prove;
@@ -44,6 +44,7 @@ impl Pair {
         );
         let options = SandboxOptions { keep_bodies: true, ..SandboxOptions::default() };
         let mut site = Site::on(database, options).await;
+        ASKS_SOON.clone_into(&mut site.more);
         site.start().await;
         calm(&site).await;
         site.sync(&["1", "2", "3"]).await;
@@ -93,19 +94,11 @@ impl Pair {
     /// The primary dies, the standby takes its place. The platform does not list its accounts until `go_on`, so that
     /// whoever looks meanwhile sees the pipeline wait.
     async fn fail_over(&mut self) {
-        self.site.sandbox.arm("unavailable,on=findEmployees".parse::<FaultRule>().unwrap());
+        unlisted(&self.site);
         self.primary.kill9().await.unwrap();
         self.standby.psql("hr", "select pg_promote()").await.unwrap();
         self.site.hr = connect(&self.standby.url("hr")).await;
-        let site = &self.site;
-        eventually("the new timeline was noticed, and is reported", async || {
-            let doubted = "select coalesce(doubt = 'platform', false) from benefits.site";
-            let (ready, text) = site.get("/readyz").await;
-            ready == 503
-                && text.contains("platform-doubt")
-                && site.hr.query_one(doubted, &[]).await.unwrap().get::<_, bool>(0)
-        })
-        .await;
+        doubted(&self.site).await;
     }
 
     async fn go_on(&self) {
@@ -128,6 +121,7 @@ async fn only_differences_are_sent(mut pair: Pair) -> Pair {
     let sent = pair.site.sandbox.journal().len();
     pair.fail_over().await;
     surname(&pair.site, 2, "Meanwhile").await;
+    asked_in_vain(&pair.site).await;
     assert_eq!(pair.site.sandbox.journal().len(), sent, "nothing leaves before the platform was compared");
     pair.go_on().await;
     let later: Vec<_> = pair.site.sandbox.journal().into_iter().skip(sent).collect();
@@ -153,6 +147,7 @@ async fn what_was_lost_is_taken_back(mut pair: Pair) -> Pair {
     assert_eq!(pair.site.status("6").await.0, "not_syncing", "the standby had it all");
     // HR types in again what it misses; not everything.
     surname(&pair.site, 2, "Again").await;
+    asked_in_vain(&pair.site).await;
     assert_eq!(pair.site.sandbox.journal().len(), sent, "nothing leaves before the platform was compared");
     pair.go_on().await;
     assert_eq!(pair.site.held("1", "surname"), lost, "the platform follows what HR has now");

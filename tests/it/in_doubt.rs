@@ -4,6 +4,8 @@
 use std::path::Path;
 
 use crate::for_each_major;
+use crate::reconcile::slot_is_free;
+use crate::support::port;
 use crate::support::proof::prove;
 use crate::support::site::{Site, eventually};
 
@@ -23,10 +25,6 @@ async fn synced(major: u32) -> Site {
     site.sync(&["1", "2"]).await;
     site.stop().await;
     site
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 async fn paused_at(path: &Path) {
@@ -66,12 +64,7 @@ async fn dies_with_a_change_in_hand(site: &Site, first: &str) -> String {
             if dead {
                 let unmarked = "select not exists (select from benefits.pending)";
                 if site.held("1", "surname") == Some(sent) && is_true(site, unmarked).await {
-                    eventually("nobody reads the slot", async || {
-                        let sql =
-                            "select not active from pg_replication_slots where slot_name = $1::text::name";
-                        site.hr.query_one(sql, &[&site.database.slot]).await.unwrap().get(0)
-                    })
-                    .await;
+                    slot_is_free(site).await;
                     return believed;
                 }
                 // A busy machine: it was marked before it died.
@@ -123,7 +116,7 @@ for_each_major! {
 
     async fn a_process_that_took_the_slot_and_was_overtaken_finds_what_the_other_had_in_hand(major: u32) {
         let mut site = synced(major).await;
-        let port = std::mem::replace(&mut site.http, free_port());
+        let port = std::mem::replace(&mut site.http, port::own());
         let go = site.directory.path().join("go");
         let slow = site.spawn_armed(&format!("slot-taken=pause:{}", go.display()));
         paused_at(&go).await;

@@ -3,21 +3,25 @@
 use std::process::Command;
 
 use benefits_sync::demo::cluster::StopMode;
-use benefits_sync::sandbox::SandboxOptions;
 
 use crate::for_each_major;
-use crate::support::site::{Site, eventually, prepare};
-use crate::support::{database_on, options, private_cluster_with};
+use crate::support::options;
+use crate::support::site::{Site, eventually};
 
-/// The value of a series, `name` or `name{label="value"}` (without the prefix).
-async fn value(site: &Site, series: &str) -> f64 {
+/// The value of a series, `name` or `name{label="value"}` (without the prefix), once there is one.
+async fn value_yet(site: &Site, series: &str) -> Option<f64> {
     let (_, text) = site.get("/metrics").await;
     let line = text.lines().find_map(|line| line.strip_prefix(&format!("benefits_sync_{series} ")));
-    line.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
+    line.map(|value| value.parse().unwrap())
+}
+
+async fn value(site: &Site, series: &str) -> f64 {
+    value_yet(site, series).await.unwrap_or_else(|| panic!("no {series}"))
 }
 
 async fn until(site: &Site, what: &str, series: &str, holds: impl Fn(f64) -> bool) {
-    eventually(&format!("{what}: {series}"), async || holds(value(site, series).await)).await;
+    eventually(&format!("{what}: {series}"), async || value_yet(site, series).await.is_some_and(&holds))
+        .await;
 }
 
 fn is(wanted: f64) -> impl Fn(f64) -> bool {
@@ -43,10 +47,8 @@ fn status(site: &Site) -> Result<serde_json::Value, String> {
 
 for_each_major! {
     async fn metrics_and_status_are_true_when_idle_when_stalled_and_when_disconnected(major: u32) {
-        let cluster = private_cluster_with(options(major).setting("max_slot_wal_keep_size", "1GB")).await;
-        let database = database_on(&cluster, major).await;
-        prepare(&database.url).await;
-        let mut site = Site::on(database, SandboxOptions::default()).await;
+        let options = options(major).setting("max_slot_wal_keep_size", "1GB");
+        let (cluster, mut site) = Site::apart(options, major).await;
         site.start().await;
         site.sync(&["1", "2"]).await;
 

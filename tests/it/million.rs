@@ -1,18 +1,17 @@
 //! Everyone compared, where everyone is many: bounded memory, short statements, only what differs is sent.
 //!
-//! `make test` takes a few thousand; `make soak EMPLOYEES=1000000` a million, with an optimised build, and prints figures.
+//! `make test` takes a few thousand; `make soak EMPLOYEES=1000000` a million, and prints figures.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use benefits_sync::pipeline::fingerprint_key;
 use benefits_sync::record::{COLUMNS, Fingerprints, RawRecord, prepare};
-use benefits_sync::sandbox::{SandboxOptions, SeedAccount};
+use benefits_sync::sandbox::SeedAccount;
 
-use crate::support::database::database_on;
 use crate::support::proof::rules;
 use crate::support::site::{Process, Site, eventually};
-use crate::support::{options, private_cluster_with, site, wanted};
+use crate::support::{options, wanted};
 
 /// Of how many one differs.
 const ONE_IN: i64 = 1_000;
@@ -70,10 +69,7 @@ async fn everyone_is_compared_in_bounded_memory_and_short_statements_however_man
         .setting("shared_preload_libraries", "pg_stat_statements")
         .setting("shared_buffers", "512MB")
         .setting("max_wal_size", "8GB");
-    let cluster = private_cluster_with(options).await;
-    let database = database_on(&cluster, 18).await;
-    site::prepare(&database.url).await;
-    let mut site = Site::on(database, SandboxOptions::default()).await;
+    let (_cluster, mut site) = Site::apart(options, 18).await;
     site.logins = true;
     site.hr.batch_execute("create extension pg_stat_statements").await.unwrap();
     let began = Instant::now();

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::for_each_major;
 use crate::support::site::{Site, eventually};
-use crate::support::{database::database_on, private_cluster};
+use crate::support::{database::database_on, options, private_cluster};
 
 /// Waits until no doubt is left and nothing is pending.
 pub async fn calm(site: &Site) {
@@ -27,8 +27,46 @@ pub async fn start(site: &mut Site) {
     calm(site).await;
 }
 
+/// Waits until it is noticed that the ledger may have lost its tail: it is reported, and delivery waits for a comparison with
+/// the platform, which the test keeps from listing its accounts (see [`unlisted`]).
+pub async fn doubted(site: &Site) {
+    eventually("it is noticed, and reported", async || {
+        let doubted = "select coalesce(doubt = 'platform', false) from benefits.site";
+        let (ready, text) = site.get("/readyz").await;
+        ready == 503
+            && text.contains("platform-doubt")
+            && site.hr.query_one(doubted, &[]).await.unwrap().get::<_, bool>(0)
+    })
+    .await;
+}
+
+/// So that a platform which does not answer is soon asked again, in [`asked_in_vain`] and after it.
+pub const ASKS_SOON: &str = "[delivery]\nbackoff_max = \"1s\"\n";
+
+/// From now on the platform does not list its accounts: whoever looks meanwhile sees the pipeline wait.
+pub fn unlisted(site: &Site) {
+    site.sandbox.arm("unavailable,on=findEmployees".parse::<FaultRule>().unwrap());
+}
+
+/// Waits until the list was asked for twice more: what is to happen in doubt has had its time.
+pub async fn asked_in_vain(site: &Site) {
+    let asked = || site.sandbox.counts().faults.get("unavailable").copied().unwrap_or(0);
+    let before = asked();
+    eventually("the accounts are asked for again", async || asked() > before + 1).await;
+}
+
+/// Waits until nobody reads the slot: who read it may have gone a moment ago.
+pub async fn slot_is_free(site: &Site) {
+    eventually("nobody reads the slot", async || {
+        let sql = "select not active from pg_replication_slots where slot_name = $1::text::name";
+        site.hr.query_one(sql, &[&site.database.slot]).await.unwrap().get(0)
+    })
+    .await;
+}
+
 /// Drops the slot, so that what is committed next is never read from the WAL.
 pub async fn drop_slot(site: &Site) {
+    slot_is_free(site).await;
     let sql = "select pg_drop_replication_slot($1::text::name)";
     site.hr.execute(sql, &[&site.database.slot]).await.unwrap();
 }
@@ -258,10 +296,8 @@ for_each_major! {
     }
 
     async fn nothing_is_sent_on_another_timeline_before_the_platform_was_compared(major: u32) {
-        let cluster = private_cluster(major).await;
-        let database = database_on(&cluster, major).await;
-        crate::support::site::prepare(&database.url).await;
-        let mut site = Site::on(database, SandboxOptions::default()).await;
+        let (cluster, mut site) = Site::apart(options(major), major).await;
+        ASKS_SOON.clone_into(&mut site.more);
         start(&mut site).await;
         site.sync(&["1", "2"]).await;
         let surname = site.held("1", "surname").unwrap();
@@ -280,18 +316,11 @@ for_each_major! {
         // What the ledger's lost tail would have known of.
         assert!(site.sandbox.tamper(&site.sandbox.account_of("1").unwrap().id, &[("surname", Some("Later"))]));
         let before = writes(&site);
-        site.sandbox.arm("unavailable,on=findEmployees".parse::<FaultRule>().unwrap());
+        unlisted(&site);
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(pipeline::run(site.config(), shutdown.clone()));
-        eventually("the platform is asked for its accounts", async || {
-            let sql = "select doubt = 'platform' from benefits.site";
-            let doubted = site.hr.query_one(sql, &[]).await.unwrap().get::<_, Option<bool>>(0) == Some(true);
-            let (ready, text) = site.get("/readyz").await;
-            doubted && ready == 503 && text.contains("platform-doubt")
-        }).await;
-        // Several looks of the dispatcher at what is due.
-        let looked = site.sandbox.requests();
-        eventually("the comparison was tried", async || site.sandbox.requests() > looked + 2).await;
+        doubted(&site).await;
+        asked_in_vain(&site).await;
         assert_eq!(writes(&site), before, "nothing is sent while the ledger may have lost its tail");
         site.sandbox.disarm_all();
         calm(&site).await;

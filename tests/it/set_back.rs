@@ -5,16 +5,15 @@ use std::process::Command;
 
 use benefits_sync::demo::cluster::{Cluster, StopMode};
 use benefits_sync::postgres::Target;
-use benefits_sync::sandbox::{FaultRule, SandboxOptions};
 use benefits_sync::{demo, setup};
 
 use crate::for_each_major;
-use crate::reconcile::calm;
+use crate::reconcile::{ASKS_SOON, asked_in_vain, calm, doubted, unlisted};
 use crate::slot::doubts;
-use crate::support::database::{connect, database_on};
-use crate::support::private_cluster;
+use crate::support::database::connect;
+use crate::support::options;
 use crate::support::proof::prove;
-use crate::support::site::{Process, Site, eventually, prepare};
+use crate::support::site::{Process, Site, eventually};
 
 /// A site on a server of its own whose files were copied once, with employees 1 to 3 synced and 1 named `Kept`.
 struct Kept {
@@ -25,11 +24,8 @@ struct Kept {
 
 impl Kept {
     async fn new(major: u32, witness: bool) -> Self {
-        let cluster = private_cluster(major).await;
-        let database = database_on(&cluster, major).await;
-        prepare(&database.url).await;
-        let options = SandboxOptions { keep_bodies: true, ..SandboxOptions::default() };
-        let mut site = Site::on(database, options).await;
+        let (cluster, mut site) = Site::apart(options(major), major).await;
+        ASKS_SOON.clone_into(&mut site.more);
         if witness {
             site.more_of_ledger = format!("witness_file = \"{}/witness\"\n", site.directory.path().display());
         }
@@ -52,7 +48,7 @@ impl Kept {
         surname(&self.site, "Lost").await;
         self.site.sync(&["6"]).await;
         self.site.passed().await;
-        self.site.sandbox.arm("unavailable,on=findEmployees".parse::<FaultRule>().unwrap());
+        unlisted(&self.site);
     }
 
     /// Stops the server, does this to its files, and starts it again.
@@ -68,14 +64,8 @@ impl Kept {
     async fn taken_back(&self) {
         let site = &self.site;
         let sent = site.sandbox.journal().len();
-        eventually("it is noticed, and reported", async || {
-            let doubted = "select coalesce(doubt = 'platform', false) from benefits.site";
-            let (ready, text) = site.get("/readyz").await;
-            ready == 503
-                && text.contains("platform-doubt")
-                && site.hr.query_one(doubted, &[]).await.unwrap().get::<_, bool>(0)
-        })
-        .await;
+        doubted(site).await;
+        asked_in_vain(site).await;
         assert_eq!(site.sandbox.journal().len(), sent, "nothing leaves before the platform was compared");
         site.sandbox.disarm_all();
         calm(site).await;

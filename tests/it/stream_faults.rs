@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use benefits_sync::demo::cluster::{Cluster, StopMode};
-use benefits_sync::sandbox::SandboxOptions;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,15 +12,9 @@ use tokio::sync::watch;
 
 use crate::for_each_major;
 use crate::support;
-use crate::support::database::{connect, database_on};
+use crate::support::database::connect;
 use crate::support::proof::prove;
-use crate::support::site::{self, Site, eventually};
-
-async fn site_on(cluster: &Cluster, major: u32) -> Site {
-    let database = database_on(cluster, major).await;
-    site::prepare(&database.url).await;
-    Site::on(database, SandboxOptions { keep_bodies: true, ..SandboxOptions::default() }).await
-}
+use crate::support::site::{Site, eventually};
 
 /// Passes bytes on, until it is told to swallow them: then nothing comes through any more, on connections old and new, and
 /// nobody is told.
@@ -69,8 +62,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut swallows: wat
 for_each_major! {
     async fn a_worker_suspended_for_twice_wal_sender_timeout_resumes(major: u32) {
         let options = support::options(major).setting("wal_sender_timeout", "1s");
-        let cluster = support::private_cluster_with(options).await;
-        let site = site_on(&cluster, major).await;
+        let (_cluster, site) = Site::apart(options, major).await;
         let process = site.spawn().await;
         site.sync(&["1", "2"]).await;
         process.signal("STOP");
@@ -128,12 +120,12 @@ async fn a_disk_that_is_full_for_a_while_loses_nothing() {
     if !support::wanted(18) {
         return;
     }
-    let cluster = support::private_cluster(18).await;
+    let (cluster, mut site) = Site::apart(support::options(18), 18).await;
     let Some(disk) = SmallDisk::under_wal_of(&cluster).await else {
         eprintln!("left out: mounting a tmpfs needs root and the capability");
         return;
     };
-    let mut site = site_on(&cluster, 18).await;
+    site.hr = connect(&site.database.url).await;
     let process = site.spawn().await;
     site.sync(&["1", "2"]).await;
     disk.fill();

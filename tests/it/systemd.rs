@@ -69,10 +69,7 @@ for_each_major! {
     }
 
     async fn the_process_is_alive_while_postgresql_and_the_platform_are_away(major: u32) {
-        let cluster = crate::support::private_cluster(major).await;
-        let database = crate::support::database_on(&cluster, major).await;
-        crate::support::site::prepare(&database.url).await;
-        let mut site = Site::on(database, benefits_sync::sandbox::SandboxOptions::default()).await;
+        let (cluster, mut site) = Site::apart(crate::support::options(major), major).await;
         site.start().await;
         site.sandbox.set_suspended(true);
         cluster.stop(benefits_sync::demo::cluster::StopMode::Immediate).await.unwrap();

@@ -82,7 +82,7 @@ fn run(typed: &str, directory: &Path) -> Vec<String> {
 fn the_tutorial_in_the_readme_runs_as_it_is_written() {
     let steps = steps(include_str!("../../README.md"), "## Tutorial");
     let directory = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = crate::support::port::own().to_string();
     let (mut demo, mut open) = (None, None);
     for step in &steps {
         match (step.prompt, step.typed.split_whitespace().next().unwrap()) {

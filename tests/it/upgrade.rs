@@ -3,13 +3,13 @@
 use std::process::Output;
 
 use benefits_sync::demo::cluster::{Cluster, StopMode};
-use benefits_sync::sandbox::{FaultRule, SandboxOptions};
+use benefits_sync::sandbox::SandboxOptions;
 
-use crate::reconcile::{calm, drop_slot};
+use crate::reconcile::{ASKS_SOON, asked_in_vain, calm, doubted, drop_slot, unlisted};
 use crate::slot::doubts;
 use crate::support::database::{connect, database_on};
 use crate::support::proof::prove;
-use crate::support::site::{Site, eventually, prepare};
+use crate::support::site::{Site, prepare};
 use crate::support::{options, private_cluster, private_cluster_with, wanted};
 
 /// Runs `pg_upgrade` between two servers that are stopped.
@@ -45,6 +45,7 @@ async fn follows(keeps_slot: bool) -> i64 {
     new.stop(StopMode::Fast).await.unwrap();
     let options = SandboxOptions { keep_bodies: true, ..SandboxOptions::default() };
     let mut site = Site::on(database, options).await;
+    ASKS_SOON.clone_into(&mut site.more);
     site.start().await;
     calm(&site).await;
     site.sync(&["1", "2", "3"]).await;
@@ -62,7 +63,7 @@ async fn follows(keeps_slot: bool) -> i64 {
     }
     upgrade(&old, &new).await;
     let sent = site.sandbox.journal().len();
-    site.sandbox.arm("unavailable,on=findEmployees".parse::<FaultRule>().unwrap());
+    unlisted(&site);
     new.restart().await.unwrap();
     site.hr = connect(&new.url("hr")).await;
     if keeps_slot {
@@ -70,11 +71,8 @@ async fn follows(keeps_slot: bool) -> i64 {
     } else {
         site.start_unready();
     }
-    eventually("the other system is noticed, and reported", async || {
-        let (ready, text) = site.get("/readyz").await;
-        ready == 503 && text.contains("platform-doubt")
-    })
-    .await;
+    doubted(&site).await;
+    asked_in_vain(&site).await;
     assert_eq!(site.sandbox.journal().len(), sent, "nothing leaves before the platform was compared");
     site.sandbox.disarm_all();
     calm(&site).await;

@@ -14,6 +14,7 @@ use benefits_sync::sandbox::{RunningSandbox, Sandbox, SandboxOptions};
 use tokio_postgres::Client;
 
 use crate::for_each_major;
+use crate::support::certificates::{Certificates, certificates};
 use crate::support::console::{Prompt, Psql, Step, is_question, prove, section, steps};
 use crate::support::database::connect;
 use crate::support::site::eventually;
@@ -57,28 +58,18 @@ fn write(path: &Path, text: &str, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// A CA, and a certificate for this machine with its key: PEM.
-fn certificates() -> (String, String, String) {
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let pem = authority.self_signed(&authority_key).unwrap().pem();
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned()];
-    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-    (pem, certificate.pem(), key.serialize_pem())
-}
-
 impl Walk {
     /// An HR database without people, on a server with the README's settings; the configuration is written, nothing is set up.
     async fn new(major: u32) -> Self {
         let ini = blocks(WALK, "ini");
-        let (authority, certificate, key) = certificates();
+        let Certificates { authority, server, key } = certificates();
         let mut options = options(major).setting("ssl", "on");
         options.settings.extend(settings(ini[0]));
         options.hba = ini[1].lines().map(|line| line.replace("192.0.2.17/32", "127.0.0.1/32")).collect();
-        options.files = vec![("server.crt".into(), certificate.into()), ("server.key".into(), key.into())];
+        options.files = vec![
+            ("server.crt".into(), server.pem().into()),
+            ("server.key".into(), key.serialize_pem().into()),
+        ];
         let cluster = private_cluster_with(options).await;
         cluster.psql("postgres", "create database hr").await.unwrap();
         let hr = connect(&cluster.url("hr")).await;
@@ -86,7 +77,7 @@ impl Walk {
         hr.batch_execute(demo::SCHEMA).await.unwrap();
         hr.batch_execute("reset role").await.unwrap();
         let sandbox = Self::platform("acme").await;
-        let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let http = crate::support::port::own();
         let walk = Self {
             cluster,
             hr,

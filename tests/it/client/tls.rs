@@ -13,27 +13,18 @@ use tokio_rustls::TlsAcceptor;
 
 use super::PLATFORM;
 use super::scripted::bytes;
+use crate::support::certificates::{Certificates, certificates};
 
 /// A TLS server that answers `getPlatform` as often as somebody gets through, and its CA as PEM.
 async fn platform() -> (SocketAddr, String) {
-    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_key = rcgen::KeyPair::generate().unwrap();
-    let pem = authority.self_signed(&authority_key).unwrap().pem();
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let names = vec!["localhost".to_owned()];
-    let certificate = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let Certificates { authority, server, key } = certificates();
 
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-        )
+        .with_single_cert(vec![server.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -50,7 +41,7 @@ async fn platform() -> (SocketAddr, String) {
             stream.shutdown().await.unwrap();
         }
     });
-    (address, pem)
+    (address, authority)
 }
 
 fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client {

@@ -75,7 +75,7 @@ impl Logins {
         std::fs::write(&token, SandboxOptions::default().token).unwrap();
         std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o600)).unwrap();
         let admin = connect(&cluster.url("hr")).await;
-        let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let http = crate::support::port::own();
         Self { cluster, admin, sandbox, directory, http }
     }
 

@@ -4,9 +4,12 @@
 //! crashes or restarts PostgreSQL starts a private cluster instead: [`private_cluster`].
 #![allow(dead_code, reason = "not every helper is used at every moment of the suite's life")]
 
+pub mod certificates;
 pub mod console;
 pub mod database;
 pub mod logins;
+pub mod port;
+pub mod process;
 pub mod proof;
 pub mod shared;
 pub mod site;
@@ -76,6 +79,8 @@ pub fn options(major: u32) -> ClusterOptions {
         .setting("max_connections", "300")
         .setting("max_prepared_transactions", "20");
     options.fsync = false;
+    // It may be stopped and started again.
+    options.port = Some(port::own());
     options
 }
 

@@ -2,10 +2,11 @@
 //! or in one of its own that can be killed.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use benefits_sync::config::Config;
+use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
 use benefits_sync::demo::{self, people};
 use benefits_sync::postgres::Target;
 use benefits_sync::sandbox::{RunningSandbox, Sandbox, SandboxOptions};
@@ -14,7 +15,9 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::database::{TestDatabase, connect, database_prepared};
+use super::database::{TestDatabase, connect, database_on, database_prepared};
+pub use super::process::Process;
+use super::{port, private_cluster_with};
 
 /// People in the HR schema of a [`Site`]: ids 1 to this.
 pub const PEOPLE: i64 = 30;
@@ -81,16 +84,26 @@ impl Site {
         Self::on(database, options).await
     }
 
+    /// A site on a server of its own, which may be stopped, killed and written to at will.
+    pub async fn apart(options: ClusterOptions, major: u32) -> (Cluster, Self) {
+        let cluster = private_cluster_with(options).await;
+        let database = database_on(&cluster, major).await;
+        prepare(&database.url).await;
+        let options =
+            SandboxOptions { keep_bodies: true, journal_max: 1_000_000, ..SandboxOptions::default() };
+        (cluster, Self::on(database, options).await)
+    }
+
     /// A site on a database that is prepared already (see [`prepare`]).
     pub async fn on(database: TestDatabase, options: SandboxOptions) -> Self {
         let hr = connect(&database.url).await;
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("token"), &options.token).unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let sandbox = Sandbox::new(options).start_at(([127, 0, 0, 1], port::own()).into()).await.unwrap();
         Self {
             database,
             hr,
-            sandbox: Sandbox::start(options).await.unwrap(),
+            sandbox,
             directory,
             more: String::new(),
             benefits: String::new(),
@@ -99,7 +112,7 @@ impl Site {
             logins: false,
             more_of_database: String::new(),
             more_of_ledger: String::new(),
-            http: free,
+            http: port::own(),
             running: None,
         }
     }
@@ -144,13 +157,11 @@ impl Site {
         self.start_unready();
         self.until_ready().await;
         // The comparison of a first start tries the Failed again and marks people of its own: most tests begin after it.
-        let begun = Instant::now();
-        let sql = "select doubt is distinct from 'first-start' from benefits.site";
-        while begun.elapsed() < Duration::from_secs(5)
-            && !self.hr.query_one(sql, &[]).await.unwrap().get::<_, bool>(0)
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        eventually("everyone was compared", async || {
+            let sql = "select doubt is distinct from 'first-start' from benefits.site";
+            self.hr.query_one(sql, &[]).await.unwrap().get(0)
+        })
+        .await;
     }
 
     /// Stops it in order and starts it again, without waiting until it is ready.
@@ -310,46 +321,6 @@ impl Site {
             "select event, fields, error_code from benefits.sync_history where employee_id = $1 order by at";
         let rows = self.hr.query(sql, &[&id]).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
-    }
-}
-
-/// The program in a process of its own; killed when dropped.
-pub struct Process {
-    pub child: Child,
-}
-
-impl Process {
-    /// As the kernel does it: no chance to clean up.
-    pub fn kill9(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Process {
-    /// Sends a signal: `TERM`, `STOP`, `CONT`.
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(sent.unwrap().success());
-    }
-
-    /// Waits until the process has ended by itself.
-    pub async fn ended(mut self) -> std::process::ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "the process has not ended within {PATIENCE:?}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

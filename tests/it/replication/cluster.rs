@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use benefits_sync::postgres::{Session, Target, connect_sql};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SignatureAlgorithm};
+use rcgen::SignatureAlgorithm;
 use tempfile::TempDir;
+
+use crate::support::certificates::{self, Certificates};
 
 /// Where PostgreSQL's majors are, one directory each.
 pub(crate) fn root() -> PathBuf {
@@ -20,7 +22,7 @@ pub(crate) fn majors() -> Vec<u32> {
     let found: Vec<_> =
         (15..=18).filter(|major| root().join(major.to_string()).join("bin/postgres").exists()).collect();
     assert!(!found.is_empty(), "no PostgreSQL under {}", root().display());
-    found
+    found.into_iter().filter(|major| crate::support::wanted(*major)).collect()
 }
 
 /// A running server. Stopped and removed when dropped.
@@ -44,7 +46,7 @@ pub(crate) struct Settings {
 
 pub(crate) fn start_cluster(major: u32, settings: &Settings) -> Cluster {
     let directory = tempfile::Builder::new().prefix("bs-it-").tempdir_in("/tmp").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::support::port::own();
     let cluster = Cluster { directory, bin: root().join(major.to_string()).join("bin"), major, port };
     give_to_postgres(cluster.path());
     let data = cluster.path().join("data");
@@ -168,15 +170,9 @@ fn append(path: &Path, text: &str) {
 }
 
 fn write_certificates(cluster: &Cluster, algorithm: &'static SignatureAlgorithm) {
-    let ca_key = KeyPair::generate_for(algorithm).unwrap();
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca_certificate = ca.self_signed(&ca_key).unwrap();
-    let key = KeyPair::generate().unwrap();
-    let server = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let certificate = server.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
-    fs::write(cluster.ca(), ca_certificate.pem()).unwrap();
-    fs::write(cluster.path().join("server.pem"), certificate.pem()).unwrap();
+    let Certificates { authority, server, key } = certificates::signed_by(algorithm);
+    fs::write(cluster.ca(), authority).unwrap();
+    fs::write(cluster.path().join("server.pem"), server.pem()).unwrap();
     let key_file = cluster.path().join("server.key");
     fs::write(&key_file, key.serialize_pem()).unwrap();
     fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();

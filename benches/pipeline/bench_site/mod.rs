@@ -1,6 +1,9 @@
 //! The site that is measured: one wide table, half of it synced, on a cluster of its own with fsync on.
 
-use std::process::{Child, Command, Stdio};
+mod cost;
+mod process;
+
+use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,6 +14,8 @@ use benefits_sync::postgres::Target;
 use benefits_sync::setup;
 use tokio_postgres::{Client, NoTls};
 
+pub use self::cost::Cost;
+pub use self::process::Process;
 use crate::platform::Seen;
 
 /// People who are not synced: whose changes are noise.
@@ -18,38 +23,7 @@ const STRANGERS: u64 = 50_000;
 const SLOT: &str = "bench";
 const FLOOR: &str = "bench_floor";
 
-const SCHEMA: &str = "
-create schema hr;
-create table hr.person (
-    id {key} primary key, n bigint unique, title text, forenames text, surname text, date_of_birth date, gender text,
-    email text, mobile text, annual_pay numeric(12,2), pay_basis text, pay_frequency text, pay_change_reason text
-) with (fillfactor = 50);
-create procedure hr.change(employees bigint, rows_each bigint, mark text) language plpgsql as $$
-begin
-    for low in 0 .. employees - 1 by rows_each loop
-        update hr.person set mobile = mark || n where n > low and n <= low + rows_each;
-        commit;
-    end loop;
-end $$;
-create procedure hr.hot(changes bigint, employees bigint, mark bigint) language plpgsql as $$
-begin
-    for change in 0 .. changes - 1 loop
-        update hr.person set mobile = (mark + change / employees)::text where n = 1 + change % employees;
-        commit;
-    end loop;
-end $$;
-create procedure hr.noise(changes bigint, employees bigint, strangers bigint, mark text) language plpgsql as $$
-declare batch bigint := 0;
-begin
-    while batch * 100 < changes loop
-        update hr.person set mobile = mark || batch
-        where n > employees + (batch * 99) % (strangers - 99) and n <= employees + (batch * 99) % (strangers - 99) + 99;
-        update hr.person set mobile = mark || batch where n = 1 + batch % employees;
-        commit;
-        batch := batch + 1;
-    end loop;
-end $$;
-";
+const SCHEMA: &str = include_str!("schema.sql");
 
 const DESCRIPTION: &str = "
 select benefits.describe_record($$
@@ -90,47 +64,6 @@ pub struct BenchSite {
     keys: Keys,
     pub employees: u64,
     tag: std::sync::atomic::AtomicU64,
-}
-
-/// What the ledger did to PostgreSQL.
-#[derive(Default, Clone)]
-pub struct Cost {
-    wal_bytes: f64,
-    fsyncs: f64,
-    statements: f64,
-    pub server_cpu_micros: f64,
-    pub cpu_micros: f64,
-    pub rss_mb: f64,
-}
-
-impl std::fmt::Display for Cost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "an update costs {:.0} WAL bytes, {:.3} WAL syncs, {:.3} commits, {:.0} µs of our CPU, {:.0} µs of \
-             PostgreSQL's; RSS {:.0} MB",
-            self.wal_bytes,
-            self.fsyncs,
-            self.statements,
-            self.cpu_micros,
-            self.server_cpu_micros,
-            self.rss_mb
-        )
-    }
-}
-
-impl Cost {
-    pub fn since(&self, before: &Self, updates: u64, cpu_seconds: f64, rss_mb: f64) -> Self {
-        let updates = updates as f64;
-        Self {
-            wal_bytes: (self.wal_bytes - before.wal_bytes) / updates,
-            fsyncs: (self.fsyncs - before.fsyncs) / updates,
-            statements: (self.statements - before.statements) / updates,
-            cpu_micros: cpu_seconds * 1e6 / updates,
-            server_cpu_micros: (self.server_cpu_micros - before.server_cpu_micros) / updates,
-            rss_mb,
-        }
-    }
 }
 
 impl BenchSite {
@@ -261,6 +194,24 @@ impl BenchSite {
         .await;
     }
 
+    /// Statements of the scene's own, one by one: some cannot run together with others.
+    pub async fn run_statements(&self, statements: &[&str]) {
+        for statement in statements {
+            self.client.batch_execute(statement).await.unwrap();
+        }
+    }
+
+    /// The milliseconds that a question takes, rows fetched: the median of eleven.
+    pub async fn question_ms(&self, sql: &str) -> f64 {
+        let mut times = Vec::new();
+        for _ in 0..11 {
+            let started = Instant::now();
+            self.client.query(sql, &[]).await.unwrap();
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+        }
+        median(&mut times)
+    }
+
     /// Another session with a snapshot that stays open until it is dropped.
     pub async fn old_snapshot(&self) -> Client {
         let holder = connect(&self.url()).await;
@@ -336,39 +287,6 @@ impl BenchSite {
         .await;
     }
 
-    pub async fn ledger_cost(&self) -> Cost {
-        let sql = "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8, \
-                   (select coalesce(sum(fsyncs), 0) from pg_stat_io where object = 'wal')::float8, \
-                   (select xact_commit from pg_stat_database where datname = current_database())::float8";
-        let row = self.client.query_one(sql, &[]).await.unwrap();
-        Cost {
-            wal_bytes: row.get(0),
-            fsyncs: row.get(1),
-            statements: row.get(2),
-            server_cpu_micros: self.server_cpu_micros().await,
-            ..Cost::default()
-        }
-    }
-
-    /// CPU time of all of PostgreSQL's processes, those that have ended included.
-    async fn server_cpu_micros(&self) -> f64 {
-        let own: i32 = self.client.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
-        let postmaster = stat_of(&own.to_string()).unwrap()[1];
-        let processes = std::fs::read_dir("/proc").unwrap().flatten();
-        let ids = processes
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|id| id.parse::<u32>().is_ok());
-        let ticks: u64 = ids
-            .filter_map(|id| {
-                let stat = stat_of(&id)?;
-                let is_server = id.parse() == Ok(postmaster);
-                let ended = if is_server { stat[13] + stat[14] } else { 0 };
-                (is_server || stat[1] == postmaster).then(|| stat[11] + stat[12] + ended)
-            })
-            .sum();
-        ticks as f64 * 10_000.0
-    }
-
     /// The time of a commit that waits for the disk.
     pub async fn fsync_ms(&self) -> f64 {
         self.client.batch_execute("create table if not exists hr.tick (n bigint)").await.unwrap();
@@ -380,54 +298,6 @@ impl BenchSite {
         }
         median(&mut times)
     }
-}
-
-/// The measured program.
-pub struct Process {
-    child: Child,
-}
-
-impl Process {
-    /// User and system time so far.
-    pub fn cpu_seconds(&self) -> f64 {
-        let stat = stat_of(&self.child.id().to_string()).unwrap();
-        (stat[11] + stat[12]) as f64 / 100.0
-    }
-
-    pub fn rss_max_mb(&self) -> f64 {
-        self.memory("VmHWM")
-    }
-
-    pub fn rss_mb(&self) -> f64 {
-        self.memory("VmRSS")
-    }
-
-    fn memory(&self, which: &str) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(which)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    }
-
-    /// SIGTERM, and waits.
-    pub fn stop(mut self) {
-        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
-
-/// The fields of `/proc/ID/stat` from the state on, as numbers: the parent at 1, user and system time at 11 and 12, those of
-/// children that have ended at 13 and 14.
-fn stat_of(id: &str) -> Option<Vec<u64>> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    let after = stat.rsplit(')').next()?;
-    Some(after.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect())
 }
 
 pub fn median(values: &mut [f64]) -> f64 {

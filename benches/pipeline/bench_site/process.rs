@@ -1,0 +1,45 @@
+//! The measured program in a process of its own.
+
+use std::process::{Child, Command};
+
+use super::cost::stat_of;
+
+/// The measured program.
+pub struct Process {
+    pub(super) child: Child,
+}
+
+impl Process {
+    /// User and system time so far.
+    pub fn cpu_seconds(&self) -> f64 {
+        let stat = stat_of(&self.child.id().to_string()).unwrap();
+        (stat[11] + stat[12]) as f64 / 100.0
+    }
+
+    pub fn rss_max_mb(&self) -> f64 {
+        self.memory("VmHWM")
+    }
+
+    pub fn rss_mb(&self) -> f64 {
+        self.memory("VmRSS")
+    }
+
+    fn memory(&self, which: &str) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(which)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// SIGTERM, and waits.
+    pub fn stop(mut self) {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
