@@ -167,6 +167,7 @@ async fn record_updates(
     session: Arc<Session>,
     updates: Vec<Delivered>,
 ) -> Result<Vec<Option<Recorded>>, LedgerError> {
+    failpoint::hit("update-accepted").await?;
     let recorded = in_hand::record(&session, &updates).await?;
     failpoint::hit("outcome-recorded").await?;
     Ok(in_order(updates.iter().map(|update| &update.employee_id), recorded))

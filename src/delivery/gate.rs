@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     fn gate() -> Gate {
-        let text = "[database]\nurl = \"postgresql://h/d\"\n[benefits]\nplatform_id = \"p\"\nsubdomain = \"s\"\n\
+        let text = "[database]\nurl = \"postgresql://u@h/d\"\n[benefits]\nplatform_id = \"p\"\nsubdomain = \"s\"\n\
                     token_file = \"t\"\nemail_source = \"work\"\n[delivery]\nbackoff_min = \"50ms\"\nbackoff_max = \"100ms\"\n";
         Gate::new(&crate::config::Config::parse(text, "test", []).unwrap().delivery)
     }

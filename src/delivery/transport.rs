@@ -4,6 +4,7 @@
 //! can have reached the platform: it cannot only where no connection was made. Everything later (a reset before or after
 //! the request was read, half an answer, a body that is too large or is not JSON) leaves open what happened to a write.
 
+use std::error::Error as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -159,13 +160,36 @@ async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>, Failure>
 
 /// No answer, or half of one. The error itself is not repeated: it can hold the URL, and a URL can hold an email.
 fn of_error(error: &reqwest::Error) -> Failure {
-    if error.is_connect() {
+    if let Some(fault) = certificate_fault(error) {
+        // A handshake that was given up: nothing of the request was sent.
+        let text = format!(
+            "The certificate of Benefits is not accepted ({fault}): name its CA with benefits.ca_file, or have it renewed."
+        );
+        Failure::unavailable(text, false)
+    } else if error.is_connect() {
         Failure::unavailable("No connection to Benefits.", false)
     } else if error.is_timeout() {
         Failure::unavailable("Benefits did not answer in time.", true)
     } else {
         Failure::unavailable("The connection to Benefits broke before the answer was complete.", true)
     }
+}
+
+/// What TLS has against the server's certificate. Names of hosts at most, no URL.
+fn certificate_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(fault @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
+            return error.is_connect().then_some(fault);
+        }
+        // The source of an I/O error passes by the error that is in it.
+        cause = match inner.downcast_ref::<std::io::Error>().map(std::io::Error::get_ref) {
+            Some(Some(within)) => Some(within),
+            Some(None) => None,
+            None => inner.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]

@@ -37,38 +37,15 @@ pub(super) fn judge(enrolled: &Enrolled, rules: &Rules, key: &FingerprintKey, ag
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EmailSource;
     use crate::ledger::work::Read;
-    use crate::record::{COLUMNS, Described, FieldSet, RawRecord};
+    use crate::record::{FieldSet, RawRecord, least_with, rules};
 
     fn key() -> FingerprintKey {
         FingerprintKey::from_hex(&"ab".repeat(32)).unwrap()
     }
 
-    fn rules() -> Rules {
-        Rules::new(EmailSource::Work, Described::ALL)
-    }
-
     fn raw(surname: &str) -> Read {
-        let values = [
-            ("title", "Ms"),
-            ("forenames", "Ada"),
-            ("surname", surname),
-            ("date_of_birth", "1985-12-10"),
-            ("gender", "Female"),
-            ("work_email", "ada@example.org"),
-            ("annual_pay", "31250.5"),
-            ("pay_basis", "Annual"),
-            ("pay_frequency", "Monthly"),
-            ("pay_change_reason", "Promotion"),
-        ];
-        let value = |column: &&str| {
-            values.iter().find(|(known, _)| known == column).map(|(_, value)| (*value).to_owned())
-        };
-        Read::One(Box::new(RawRecord {
-            employee_id: "7".to_owned(),
-            values: COLUMNS.iter().map(value).collect(),
-        }))
+        Read::One(Box::new(RawRecord { employee_id: "7".to_owned(), ..least_with(&[("surname", surname)]) }))
     }
 
     fn enrolled(record: Read) -> Enrolled {

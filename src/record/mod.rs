@@ -27,6 +27,8 @@ pub use fault::{Fault, FaultCode};
 pub use field::{COLUMNS, FIELD_COUNT, Field, Kind};
 pub use field_set::FieldSet;
 pub use fingerprint::{FingerprintKey, Fingerprints, KeyError};
+#[cfg(test)]
+pub(crate) use prepare::tests::{least_with, rules};
 pub use prepare::{Record, prepare};
 pub use raw::{Described, RawRecord};
 pub use rules::Rules;

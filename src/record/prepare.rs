@@ -112,11 +112,11 @@ pub(super) mod tests {
         ("pay_change_reason", "Promotion"),
     ];
 
-    pub(in super::super) fn least_with(more: &[(&str, &str)]) -> RawRecord {
+    pub(crate) fn least_with(more: &[(&str, &str)]) -> RawRecord {
         raw(&[LEAST, more].concat())
     }
 
-    pub(in super::super) fn rules() -> Rules {
+    pub(crate) fn rules() -> Rules {
         Rules::new(EmailSource::Work, Described::ALL)
     }
 

@@ -50,7 +50,7 @@ impl Site {
 
 fn client(platform: &Scripted, credentials: &str, delivery: &str) -> Client {
     let text = format!(
-        "[database]\nurl = \"postgresql://db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
+        "[database]\nurl = \"postgresql://hr@db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
          base_url = \"http://{}/api/v1\"\n{credentials}\n[delivery]\n{delivery}\n",
         platform.address
     );

@@ -240,3 +240,35 @@ async fn who_has_had_no_progress_for_a_quarter_of_an_hour_is_stuck_and_who_is_he
     .await;
     site.stop().await;
 }
+
+#[tokio::test]
+async fn a_command_for_thousands_that_is_cut_off_between_its_pages_forgets_and_repeats_nobody() {
+    // The last page goes with the commit itself; the first has what is left.
+    let (people, page) = (2_060, 60);
+    let site = crowd(people, "").await;
+    let go = site.directory.path().join("go");
+    let process = site.spawn_armed(&format!("command-page=pause:{}", go.display()));
+    site.until_ready().await;
+    let everybody = "select benefits.sync(array(select id::text from hr.employee))";
+    site.hr.batch_execute(everybody).await.unwrap();
+    let begun = async |site: &Site| number(site, "select count(*) from benefits.enrolment").await;
+    let reached = go.with_extension("reached");
+    eventually("a page is released", async || reached.exists()).await;
+    assert_eq!(begun(&site).await, page);
+    eventually("the page is delivered", async || {
+        number(&site, "select count(*) from benefits.pending").await == 0
+    })
+    .await;
+    let first = site.sandbox.journal().len();
+    process.kill9();
+    let process = site.spawn().await;
+    at_length("everybody is delivered", Duration::from_mins(3), async || number(&site, PENDING).await == 0)
+        .await;
+    assert_eq!(begun(&site).await, i64::try_from(people).unwrap());
+    assert!(first >= usize::try_from(page).unwrap());
+    let counts = site.sandbox.counts();
+    assert_eq!((counts.updated, counts.replayed), (0, 0), "nobody is sent twice");
+    let twice = "select count(*) from (select employee_id from benefits.history group by employee_id having count(*) > 1) as h";
+    assert_eq!(number(&site, twice).await, 0);
+    process.kill9();
+}

@@ -1,13 +1,14 @@
 //! Commits in hand: delivered before the ledger has a mark for them. Death at every step of that way, and everything that
 //! makes delivery mark them after all.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use benefits_sync::sandbox::{Fault, FaultRule, Operations};
+use benefits_sync::sandbox::{Fault, FaultRule, JournalEntry, Operations};
 
 use crate::for_each_major;
 use crate::support::proof::prove;
-use crate::support::site::{Site, eventually};
+use crate::support::site::{Process, Site, eventually};
 
 /// Where a change in hand stands when the process dies; the ledger learns of the write first in the last two.
 const STEPS: [&str; 6] =
@@ -145,4 +146,98 @@ async fn what_ends_a_person_is_never_decided_in_hand() {
     assert!(marks(&site).await > before, "it was counted by the guard, from the ledger");
     prove(&site).await;
     site.stop().await;
+}
+
+/// A process that waits, at a step, with a change of employee 1 in hand; the file that lets it go on.
+async fn waits_in_hand(site: &Site, step: &str) -> (Process, PathBuf) {
+    for round in 0..10 {
+        let go = site.directory.path().join(format!("{step}-{round}"));
+        let process = site.spawn_armed(&format!("{step}=pause:{}", go.display()));
+        site.until_ready().await;
+        let reached = go.with_extension("reached");
+        for n in 0.. {
+            let recorded = site.history("1").await.len();
+            rename(site, 1, &format!("Waits {round} {n}")).await;
+            // A busy machine marks it before it comes so far.
+            eventually("it waits, or is recorded", async || {
+                reached.exists() || site.history("1").await.len() > recorded
+            })
+            .await;
+            if reached.exists() {
+                break;
+            }
+        }
+        let sql = "select not exists (select from benefits.pending)";
+        if site.hr.query_one(sql, &[]).await.unwrap().get(0) {
+            return (process, go);
+        }
+        std::fs::write(go, "").unwrap();
+        site.settled().await;
+        process.signal("TERM");
+        assert_eq!(process.ended().await.code(), Some(0));
+    }
+    panic!("never in hand");
+}
+
+fn name_in(entry: &JournalEntry) -> String {
+    let body: serde_json::Value = serde_json::from_slice(entry.body.as_ref().unwrap()).unwrap();
+    body["surname"].as_str().unwrap().to_owned()
+}
+
+/// Commits that the marker has let through the gate; what it does with them comes next.
+async fn let_through(site: &Site) -> u64 {
+    let (_, text) = site.get("/metrics").await;
+    let line = text.lines().find(|line| line.starts_with("benefits_sync_commits_total ")).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+for_each_major! {
+    async fn a_command_does_not_overtake_a_change_in_hand(major: u32) {
+        let site = synced(major).await;
+        let (process, go) = waits_in_hand(&site, "record-read").await;
+        let before = let_through(&site).await;
+        site.hr.batch_execute("select benefits.sync(array['1'])").await.unwrap();
+        eventually("the command has come so far", async || let_through(&site).await > before).await;
+        // Time enough for it to go wrong: a mark takes a millisecond.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let sql = "select count(*), (select count(*) from benefits.pending) from benefits.request";
+        let row = site.hr.query_one(sql, &[]).await.unwrap();
+        assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1, 0), "it waits for who is in hand");
+        std::fs::write(go, "").unwrap();
+        prove(&site).await;
+        process.kill9();
+    }
+
+    async fn an_update_that_cannot_be_recorded_is_followed_by_everything(major: u32) {
+        let site = synced(major).await;
+        let (process, go) = waits_in_hand(&site, "update-accepted").await;
+        // Of the surname the ledger believes what it recorded last.
+        let sent = site.sandbox.journal_of("1");
+        let believed = name_in(&sent[sent.len() - 2]);
+        assert_ne!(site.held("1", "surname"), Some(believed.clone()), "the platform has another");
+        // Somebody else records something, and HR goes back to what the ledger believes.
+        site.hr.batch_execute("update benefits.enrolment set outcome = outcome where employee_id = '1'").await.unwrap();
+        rename(&site, 1, &believed).await;
+        std::fs::write(go, "").unwrap();
+        prove(&site).await;
+        assert_eq!(site.held("1", "surname"), Some(believed));
+        process.kill9();
+    }
+
+    async fn a_stop_with_a_change_in_hand_is_not_one_in_order(major: u32) {
+        let site = synced(major).await;
+        let (process, _go) = waits_in_hand(&site, "update-accepted").await;
+        process.signal("TERM");
+        eventually("nobody reads the slot", async || {
+            let sql = "select not active from pg_replication_slots where slot_name = $1::text::name";
+            site.hr.query_one(sql, &[&site.database.slot]).await.unwrap().get(0)
+        })
+        .await;
+        let sql = "select closed from benefits.checkpoint";
+        assert!(!site.hr.query_one(sql, &[]).await.unwrap().get::<_, bool>(0));
+        process.kill9();
+        let process = site.spawn().await;
+        prove(&site).await;
+        process.kill9();
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use benefits_sync::ledger::Session;
 use benefits_sync::ledger::outcomes::{self, Outcome, StateName};
-use benefits_sync::ledger::work::{self, Work};
+use benefits_sync::ledger::work::{self, Claim, Intent, IntentKind, Work};
 use benefits_sync::postgres::Target;
 use benefits_sync::sandbox::{Sandbox, SandboxOptions};
 
@@ -54,6 +54,21 @@ fn decided(work: &Work, state: StateName) -> Outcome {
         synced: false,
         refused: None,
         lines: Vec::new(),
+    }
+}
+
+fn intended(work: &Work) -> Intent {
+    Intent {
+        employee_id: work.employee_id.clone(),
+        loaded_version: work.version,
+        loaded_intent: work.claim.as_ref().map(|claim| claim.version),
+        claim: Claim {
+            kind: IntentKind::Update,
+            version: work.version + 1,
+            fields: work.unknown,
+            hash: vec![1; 16],
+        },
+        benefits_id: None,
     }
 }
 
@@ -113,6 +128,43 @@ for_each_major! {
         prove(&site).await;
         assert_eq!(site.held("1", "title").as_deref(), Some("Dr"));
         process.kill9();
+    }
+
+    async fn a_write_leaves_only_while_nobody_else_has_claimed_or_recorded_since_it_was_decided(major: u32) {
+        let (site, session) = at_rest(major).await;
+        site.hr.execute(MARK, &[]).await.unwrap();
+        let work = load(&session).await;
+        let again = "update benefits.pending set claim = null, intent_kind = null, intent_version = null";
+        for (elsewhere, undone) in [
+            ("update benefits.pending set claim = 2000", again),
+            ("update benefits.enrolment set version = version + 1", "update benefits.enrolment set version = version - 1"),
+            ("update benefits.pending set intent_kind = 'update', intent_version = 76", again),
+            ("update benefits.site set doubt = 'platform'", "update benefits.site set doubt = null"),
+        ] {
+            site.hr.batch_execute(elsewhere).await.unwrap();
+            let ours = work::write_intents(&session, 1_000, &[intended(&work)]).await.unwrap();
+            assert_eq!(ours, Vec::<String>::new(), "{elsewhere}");
+            site.hr.batch_execute(undone).await.unwrap();
+        }
+        let ours = work::write_intents(&session, 1_000, &[intended(&work)]).await.unwrap();
+        assert_eq!(ours, ["1"]);
+        let sql = "select claim, intent_version from benefits.pending";
+        let row = site.hr.query_one(sql, &[]).await.unwrap();
+        assert_eq!((row.get(0), row.get(1)), (Some(1_000_i64), Some(work.version + 1)));
+    }
+
+    async fn a_claim_lives_as_long_as_the_session_that_made_it(major: u32) {
+        let (site, session) = at_rest(major).await;
+        let target = Target::parse(&site.database.url).unwrap();
+        let other = Session::connect(&target, "test").await.unwrap();
+        let token = work::take_token(&other).await.unwrap();
+        site.hr.execute(MARK, &[]).await.unwrap();
+        site.hr.execute("update benefits.pending set claim = $1", &[&token]).await.unwrap();
+        assert_eq!(work::rescue(&session).await.unwrap(), 0, "its owner lives");
+        drop(other);
+        eventually("it is free", async || work::rescue(&session).await.unwrap() == 1).await;
+        let claim = site.hr.query_one("select claim from benefits.pending", &[]).await.unwrap();
+        assert_eq!(claim.get::<_, Option<i64>>(0), None);
     }
 
     async fn an_account_that_is_another_employees_in_the_ledger_stops_nobody_else(major: u32) {

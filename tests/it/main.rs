@@ -41,6 +41,7 @@ mod domain_validation;
 mod failover;
 mod in_doubt;
 mod in_hand;
+mod in_hand_ledger;
 mod invariants;
 mod large;
 mod ledger_races;

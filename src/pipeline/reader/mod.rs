@@ -356,3 +356,35 @@ fn take(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pgoutput::Timestamp;
+    use crate::selection::{Description, Members, RowFilter};
+
+    #[test]
+    fn a_keepalive_within_a_transaction_stands_for_nothing_before_it() {
+        let hasher = KeyHasher::with_key([7; 16]);
+        let (description, members) = (Description::default(), Members::with_capacity(0));
+        let mut selector = Selector::new(description, hasher, members, RowFilter::with_capacity(0), 1);
+        let mut commits = Vec::new();
+        let mut taken = |frame: &Frame<'_>| take(frame, &mut selector, &mut commits, "p").unwrap();
+        let alive = Frame::Keepalive { wal_end: Lsn(100), reply_requested: false };
+        let data = |payload| Frame::Data {
+            wal_start: Lsn(90),
+            wal_end: Lsn(90),
+            server_clock: Timestamp(0),
+            payload,
+        };
+        assert_eq!(taken(&alive), Some(Lsn(100)));
+        // Begin: final LSN, time, xid. Commit: flags, LSN, end LSN, time.
+        let begin = [b"B".as_slice(), &95_u64.to_be_bytes(), &[0; 8], &7_u32.to_be_bytes()].concat();
+        taken(&data(&begin));
+        assert_eq!(taken(&alive), None);
+        let commit = [b"C\0".as_slice(), &95_u64.to_be_bytes(), &99_u64.to_be_bytes(), &[0; 8]].concat();
+        taken(&data(&commit));
+        assert_eq!(taken(&alive), Some(Lsn(100)));
+        assert_eq!(commits.len(), 1);
+    }
+}

@@ -46,7 +46,7 @@ async fn platform() -> (SocketAddr, String) {
 
 fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client {
     let text = format!(
-        "[database]\nurl = \"postgresql://db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
+        "[database]\nurl = \"postgresql://hr@db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
          base_url = \"https://localhost:{}/api/v1\"\ntoken_file = \"{}/token\"\n{ca}\n",
         address.port(),
         directory.display()
@@ -64,6 +64,10 @@ async fn the_sites_own_ca_is_trusted_and_an_unknown_one_is_not() {
 
     let failure = client(address, path, "").platform().await.unwrap_err();
     assert!(failure.label() == "unavailable" && !failure.is_ambiguous(), "{failure:?}");
+    assert!(
+        failure.text.contains("certificate of Benefits") && failure.text.contains("benefits.ca_file"),
+        "{failure}"
+    );
     let ca = format!("ca_file = \"{}/ca.pem\"", path.display());
     assert_eq!(client(address, path, &ca).platform().await.unwrap().value.id, "acme");
 }
