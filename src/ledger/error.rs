@@ -81,7 +81,10 @@ pub(super) fn describe(error: &Error) -> String {
         };
     };
     let state = db.code().code();
+    // A function of HR's under the record query raises what it likes, in whatever class it likes.
+    let is_raised = db.routine() == Some("exec_stmt_raise");
     match trouble(error) {
+        _ if is_raised => format!("SQLSTATE {state} (the message is not shown: it may quote a value)"),
         Trouble::Data => format!("SQLSTATE {state} (the message is not shown: it may quote a value)"),
         Trouble::Passing | Trouble::Site => match db.hint() {
             Some(hint) => format!("SQLSTATE {state}: {} ({hint})", db.message()),

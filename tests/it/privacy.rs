@@ -308,4 +308,21 @@ for_each_major! {
         nothing_planted("the ledger", &ledger(&site).await);
         nothing_planted("why", &reasons(&site).await);
     }
+    async fn an_error_that_a_function_of_hrs_raises_as_a_passing_one_is_not_repeated(major: u32) {
+        let mut site = Site::new(major).await;
+        site.more = format!("[log]\nlevel = \"{}\"\n", "trace");
+        let grumble = GRUMBLE.replace("using message", "using errcode = '55000', message");
+        site.hr.batch_execute(&grumble).await.unwrap();
+        let anew = include_str!("../../sql/demo/describe.sql").replace("        j.fte,", "        case when e.notes like '%grumble%' then hr.grumble(e.notes) else j.fte end as fte,");
+        site.hr.batch_execute(&anew).await.unwrap();
+        plant(&site, 1).await;
+        site.hr.execute("update hr.employee set notes = $1 where id = 1", &[&format!("grumble {MARK}")]).await.unwrap();
+        let process = site.spawn().await;
+        site.hr.execute("select benefits.sync(array['1'])", &[]).await.unwrap();
+        eventually("it is told", async || site.log().contains("55000")).await;
+        nothing_planted("what commands print", &printed(&site));
+        process.kill9();
+        nothing_planted("the log", &site.log());
+        nothing_planted("the ledger", &ledger(&site).await);
+    }
 }
