@@ -20,15 +20,19 @@ pub(super) async fn check(config: &Config, site: Option<(&Facts, f64)>) -> Vec<C
             return vec![Check::failed("platform.address", error.to_string(), "mend benefits.ca_file")];
         }
     };
+    let mut checks: Vec<Check> = in_the_clear(&address).into_iter().collect();
     let asked = std::time::Instant::now();
     let (platform, date) = client.platform_and_date().await;
     let took = asked.elapsed();
     let platform = match platform {
         Ok(answer) => answer.value,
-        Err(failure) => return vec![refused(&failure, &address)],
+        Err(failure) => {
+            checks.push(refused(&failure, &address));
+            return checks;
+        }
     };
-    let mut checks =
-        vec![Check::ok("platform.address", format!("{} answers at {address} in {took:.0?}", platform.name))];
+    checks
+        .push(Check::ok("platform.address", format!("{} answers at {address} in {took:.0?}", platform.name)));
     if platform.status == PlatformStatus::Suspended {
         checks.push(Check::failed(
             "platform.status",
@@ -43,6 +47,20 @@ pub(super) async fn check(config: &Config, site: Option<(&Facts, f64)>) -> Vec<C
     checks.push(picklists(&client, facts).await);
     checks.push(skew(date, now));
     checks
+}
+
+/// Without TLS everybody on the way reads the records and the token. What stays on this machine has no such way.
+fn in_the_clear(address: &str) -> Option<Check> {
+    let url = reqwest::Url::parse(address).ok().filter(|url| url.scheme() == "http")?;
+    let host = url.host_str()?;
+    let stays = host == "localhost" || host == "[::1]" || host.starts_with("127.");
+    (!stays).then(|| {
+        Check::warning(
+            "platform.encryption",
+            format!("records and the token travel to {host} unencrypted"),
+            "benefits.base_url = \"https://...\", with benefits.ca_file where the CA is your own",
+        )
+    })
 }
 
 fn refused(failure: &Failure, address: &str) -> Check {

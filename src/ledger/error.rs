@@ -61,6 +61,11 @@ impl LedgerError {
 
 fn trouble(error: &Error) -> Trouble {
     let Some(state) = error.code() else { return Trouble::Passing };
+    // A function of HR's under the record query raises what it likes, in whatever class it likes: it is about the record, and
+    // nobody else's would be read if it counted as PostgreSQL's own trouble.
+    if error.as_db_error().and_then(|db| db.routine()) == Some("exec_stmt_raise") {
+        return Trouble::Data;
+    }
     match state.code().get(..2) {
         // Connection, rollback (deadlock, serialization), resources, prerequisite state (lock timeout), operator.
         Some("08" | "40" | "53" | "55" | "57" | "58" | "XX" | "25") => Trouble::Passing,

@@ -291,6 +291,9 @@ for_each_major! {
         logins.sandbox.set_suspended(false);
         assert_eq!(findings(&other(&logins.sandbox.base_url(), "http://127.0.0.1:1")).await, ["platform.address"]);
         assert_eq!(findings(&other("\"demo\"", "\"elsewhere\"")).await, ["platform.address"]);
+        // An address that is nobody's: what matters is where it would go.
+        assert_eq!(findings(&other(&logins.sandbox.base_url(), "http://192.0.2.1:1")).await, ["platform.encryption", "platform.address"]);
+        assert_eq!(findings(&other(&logins.sandbox.base_url(), "https://192.0.2.1:1")).await, ["platform.address"]);
         let witness = |file: &str| other("[benefits]", &format!("witness_file = \"{}/{file}\"\n[benefits]", logins.directory.path().display()));
         assert_eq!(findings(&witness("nowhere/witness")).await, ["configuration.witness"]);
         assert_eq!(findings(&witness("")).await, ["configuration.witness"]);

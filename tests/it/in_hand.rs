@@ -241,3 +241,28 @@ for_each_major! {
         process.kill9();
     }
 }
+
+#[tokio::test]
+async fn who_waits_in_hand_for_their_turn_is_marked_before_long() {
+    let site = synced(18).await;
+    let go = |n: u32| site.directory.path().join(format!("go-{n}"));
+    let points: Vec<String> = (1..=2).map(|n| format!("record-read=pause:{}", go(n).display())).collect();
+    let process = site.spawn_armed(&points.join(";"));
+    site.until_ready().await;
+    // As many loads as there may be, and neither ends. The second point counts from when the first is passed over.
+    for n in 1..=2 {
+        rename(&site, i64::from(n), "Loads").await;
+        eventually("it loads", async || go(n).with_extension("reached").exists()).await;
+    }
+    rename(&site, 3, "Waits").await;
+    eventually("who waits is marked", async || {
+        let sql = "select exists (select from benefits.pending where employee_id = '3')";
+        site.hr.query_one(sql, &[]).await.unwrap().get(0)
+    })
+    .await;
+    for n in 1..=2 {
+        std::fs::write(go(n), "").unwrap();
+    }
+    prove(&site).await;
+    process.kill9();
+}

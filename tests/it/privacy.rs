@@ -308,4 +308,23 @@ for_each_major! {
         nothing_planted("the ledger", &ledger(&site).await);
         nothing_planted("why", &reasons(&site).await);
     }
+    async fn an_error_that_a_function_of_hrs_raises_as_a_passing_one_fails_alone_and_is_not_repeated(major: u32) {
+        let mut site = Site::new(major).await;
+        site.more = format!("[log]\nlevel = \"{}\"\n", "trace");
+        let grumble = GRUMBLE.replace("using message", "using errcode = '55000', message");
+        site.hr.batch_execute(&grumble).await.unwrap();
+        let anew = include_str!("../../sql/demo/describe.sql").replace("        j.fte,", "        case when e.notes like '%grumble%' then hr.grumble(e.notes) else j.fte end as fte,");
+        site.hr.batch_execute(&anew).await.unwrap();
+        plant(&site, 1).await;
+        site.hr.execute("update hr.employee set notes = $1 where id = 1", &[&format!("grumble {MARK}")]).await.unwrap();
+        let process = site.spawn().await;
+        site.sync(&["1", "2"]).await;
+        assert_eq!(site.status("1").await, ("failed".to_owned(), Some("unreadable".to_owned())));
+        assert_eq!(site.status("2").await.0, "successful");
+        assert!(site.why("1").await.contains("55000"), "{}", site.why("1").await);
+        nothing_planted("what commands print", &printed(&site));
+        process.kill9();
+        nothing_planted("the log", &site.log());
+        nothing_planted("the ledger", &ledger(&site).await);
+    }
 }
