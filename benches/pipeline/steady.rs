@@ -1,6 +1,7 @@
 //! What goes on all day: noise, a slow platform, single changes.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::at_most;
@@ -59,7 +60,9 @@ pub async fn slow(site: &BenchSite) -> Vec<Line> {
     let writes = site.employees as f64 + overtaking.len() as f64;
     let ratio = seconds / (writes * delay.as_secs_f64() / 32.0);
     let longest = overtaking.iter().copied().fold(0.0, f64::max);
-    let bound = format!("{ratio:.3} of the bound ({seconds:.1} s)");
+    let answered = platform.seen.waited_micros.load(Ordering::Relaxed) as f64 / 1e3 / writes;
+    let bound =
+        format!("{ratio:.3} of the bound ({seconds:.1} s; the platform took {answered:.2} ms an answer)");
     let change =
         format!("{:.0} ms, the longest of {} {longest:.0} ms", median(&mut overtaking), overtaking.len());
     vec![

@@ -72,7 +72,8 @@ impl BenchSite {
         let options = ClusterOptions::new(binaries)
             .setting("fsync", "on")
             .setting("max_wal_size", "8GB")
-            .setting("shared_buffers", "512MB")
+            // The tables of a million employees fit, as a DBA would see to.
+            .setting("shared_buffers", "2GB")
             .setting("checkpoint_timeout", "30min");
         let cluster = Cluster::start(options).await.expect("a cluster");
         let client = connect(&cluster.url("postgres")).await;
