@@ -74,8 +74,8 @@ pub(super) async fn context(
     tasks: &mut JoinSet<Result<(), LedgerError>>,
 ) -> Result<Context, DeliveryError> {
     let config = &outfit.config;
-    let writer = Session::connect(&outfit.target, "benefits-sync intents").await?;
-    let recorder = Session::connect(&outfit.target, "benefits-sync outcomes").await?;
+    let writer = Session::connect_by_key(&outfit.target, "benefits-sync intents").await?;
+    let recorder = Session::connect_by_key(&outfit.target, "benefits-sync outcomes").await?;
     let (for_updates, for_takes) = (Arc::clone(&recorder), Arc::clone(&writer));
     let (for_postponed, for_known, for_guard) =
         (Arc::clone(&recorder), Arc::clone(session), Arc::clone(session));

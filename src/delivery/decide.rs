@@ -144,11 +144,17 @@ pub fn sendable(read: &Read, rules: &Rules) -> Result<Record, Rejection> {
             "ambiguous-record",
             "The record query gives two rows for this employee: one must be made unique in HR, or the query.",
         )),
-        Read::Unreadable(state) => Err(Rejection::new(
-            "unreadable",
-            format!("The record query fails for this employee (SQLSTATE {state}): correct the value in HR."),
-        )),
+        Read::Unreadable(state) => Err(Rejection::new("unreadable", unreadable(state))),
     }
+}
+
+/// Why the record query cannot read an employee, for people.
+pub fn unreadable(state: &str) -> String {
+    if state == "57014" {
+        return "The record query takes so long for this employee that it is ended: ask the DBA why (doctor shows its plan)."
+            .to_owned();
+    }
+    format!("The record query fails for this employee (SQLSTATE {state}): correct the value in HR.")
 }
 
 /// Tells whether a record that was refused is still the same. `faults` is what we found wrong with it; empty where the

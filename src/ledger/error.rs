@@ -50,6 +50,11 @@ impl LedgerError {
         }
     }
 
+    /// Whether the statement ran for too long, or somebody ended it.
+    pub(crate) fn was_cancelled(&self) -> bool {
+        matches!(self, Self::Statement { source, .. } if source.code() == Some(&SqlState::QUERY_CANCELED))
+    }
+
     /// Whether PostgreSQL ended the statement in favour of another session's locks: a deadlock, or a wait that took too long.
     pub(crate) fn gave_way(&self) -> bool {
         let Self::Statement { source, .. } = self else { return false };

@@ -33,6 +33,15 @@ impl Session {
         Ok(Arc::new(Self { client, statements: Mutex::default() }))
     }
 
+    /// As [`Session::connect`], for statements that find rows by key whatever their parameters: planned once, since for a
+    /// few rows planning takes longer than finding them. That holds for HR's record query too. None may take as long as one
+    /// over a whole table.
+    pub async fn connect_by_key(target: &Target, name: &str) -> Result<Arc<Self>, ConnectError> {
+        let options = format!("{OPTIONS} -c plan_cache_mode=force_generic_plan -c statement_timeout=20s");
+        let client = postgres::connect_sql(target, name, &options).await?;
+        Ok(Arc::new(Self { client, statements: Mutex::default() }))
+    }
+
     /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
         self.client.is_closed()

@@ -220,8 +220,8 @@ pub async fn due(session: &Session, limit: i64) -> Result<Vec<(String, bool)>, L
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Loads employees' work with their records, in one snapshot. Where one employee's record makes the query fail, the batch
-/// is halved until that employee stands alone.
+/// Loads employees' work with their records, in one snapshot. Where one employee's record makes the query fail, or take so
+/// long twice that PostgreSQL ends it, the batch is halved until that employee stands alone.
 pub async fn load(session: &Session, wanted: &[Wanted]) -> Result<Vec<Work>, WorkError> {
     load_in(session, wanted, false).await
 }
@@ -236,19 +236,30 @@ pub async fn load_to_judge(session: &Session, ids: Vec<String>) -> Result<Vec<Wo
 async fn load_in(session: &Session, wanted: &[Wanted], any_state: bool) -> Result<Vec<Work>, WorkError> {
     let mut loaded = Vec::with_capacity(wanted.len());
     let mut batches = vec![wanted];
+    let mut cancelled_before = false;
     while let Some(wanted) = batches.pop() {
         let sql = include_str!("../../sql/queries/load_work.sql");
-        match query_work(session, "read records", sql, wanted, any_state).await {
-            Ok(rows) => collect(&rows, &mut loaded)?,
-            Err(error) => match error.trouble() {
-                Trouble::Passing => return Err(WorkError::Away(error)),
-                Trouble::Site => return Err(WorkError::Query(error)),
-                Trouble::Data if wanted.len() > 1 => {
-                    batches.extend(<[_; 2]>::from(wanted.split_at(wanted.len() / 2)));
-                }
-                Trouble::Data => loaded.extend(unreadable(session, wanted, any_state, &error).await?),
-            },
+        let error = match query_work(session, "read records", sql, wanted, any_state).await {
+            Ok(rows) => {
+                collect(&rows, &mut loaded)?;
+                cancelled_before = false;
+                continue;
+            }
+            Err(error) => error,
+        };
+        let cancelled = error.was_cancelled();
+        match error.trouble() {
+            _ if cancelled && !cancelled_before => batches.push(wanted),
+            Trouble::Passing if !cancelled => return Err(WorkError::Away(error)),
+            Trouble::Site => return Err(WorkError::Query(error)),
+            Trouble::Data | Trouble::Passing if wanted.len() > 1 => {
+                batches.extend(<[_; 2]>::from(wanted.split_at(wanted.len() / 2)));
+            }
+            Trouble::Data | Trouble::Passing => {
+                loaded.extend(unreadable(session, wanted, any_state, &error).await?);
+            }
         }
+        cancelled_before = cancelled;
     }
     Ok(loaded)
 }

@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::config::{Config, LinkCheck};
 use crate::delivery::client::{Client, SetupError};
+use crate::delivery::decide::unreadable;
 use crate::delivery::gate::Gate;
 use crate::delivery::outcome::{Class, Failure};
 use crate::delivery::site_rules;
@@ -224,10 +225,7 @@ impl Preview {
                 ));
             }
             Found::Unreadable(state) => {
-                let text = format!(
-                    "The record query fails for this employee (SQLSTATE {state}): correct the value in HR."
-                );
-                return Draft::Done(blocked(employee_id, "unreadable", &text));
+                return Draft::Done(blocked(employee_id, "unreadable", &unreadable(&state)));
             }
         };
         let record = match prepare(&raw, &self.rules) {

@@ -251,6 +251,39 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn a_record_that_takes_too_long_to_read_fails_alone(major: u32) {
+        let mut site = Site::new(major).await;
+        // As a statement that runs into its time limit, without the waiting.
+        site.hr
+            .batch_execute(
+                "create function hr.hours(notes text) returns numeric language plpgsql immutable security definer as $$ begin \
+                 if notes = 'for ever' then perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); end if; \
+                 return 37.5; end $$; grant usage on schema hr to benefits_owner",
+            )
+            .await
+            .unwrap();
+        let anew = DESCRIBE.replace("        j.weekly_hours,", "        hr.hours(e.notes) as weekly_hours,");
+        assert_ne!(anew, DESCRIBE);
+        site.hr.batch_execute(&anew).await.unwrap();
+        site.start().await;
+        let ids: Vec<String> = (1..=30).map(|id: i32| id.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        site.sync(&ids).await;
+        let change = "begin; update hr.employee set notes = 'for ever' where id = 7; \
+                      update hr.employee set surname = 'Well'; commit";
+        site.hr.batch_execute(change).await.unwrap();
+        site.settled().await;
+        for id in ids.iter().filter(|id| **id != "7") {
+            assert_eq!(site.held(id, "surname").as_deref(), Some("Well"), "{id}");
+        }
+        assert_eq!(site.status("7").await, ("failed".to_owned(), Some("unreadable".to_owned())));
+        assert!(site.why("7").await.contains("takes so long"), "{}", site.why("7").await);
+        site.hr.batch_execute("update hr.employee set notes = null where id = 7").await.unwrap();
+        site.settled().await;
+        assert_eq!(site.held("7", "surname").as_deref(), Some("Well"));
+        site.stop().await;
+    }
+
     async fn a_token_that_is_missing_or_empty_is_named_in_the_log_and_nobody_is_blamed(major: u32) {
         let site = Site::new(major).await;
         let token = site.directory.path().join("token");

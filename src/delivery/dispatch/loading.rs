@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{ASK_EVERY, DeliveryError, Dispatcher, Event, LISTS_MAX_AGE_BLOCKED};
+use super::{ASK_EVERY, DeliveryError, Dispatcher, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED};
 use crate::delivery::batcher::Ended;
 use crate::delivery::context::Context;
 use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
@@ -38,17 +38,24 @@ impl Dispatcher<'_> {
             return;
         }
         let mut tickets = HashMap::new();
-        let wanted: Vec<Wanted> = self
-            .lanes
-            .take(room)
-            .into_iter()
-            .map(|employee_id| {
-                let hand = self.in_hand.remove(&employee_id);
-                let in_hand = hand.is_some();
-                tickets.extend(hand.map(|(tickets, _)| (employee_id.clone(), tickets)));
-                Wanted { employee_id, in_hand }
-            })
-            .collect();
+        let mut wanted = Vec::new();
+        for employee_id in self.lanes.take(room) {
+            let hand = self.in_hand.remove(&employee_id);
+            let in_hand = hand.is_some();
+            match hand {
+                // This process was stopped, or slept: another may have the slot, and be further.
+                Some((hand, since)) if since.elapsed() > IN_HAND_MAX => {
+                    self.mark(employee_id, hand);
+                    continue;
+                }
+                Some((hand, _)) => drop(tickets.insert(employee_id.clone(), hand)),
+                None => {}
+            }
+            wanted.push(Wanted { employee_id, in_hand });
+        }
+        if wanted.is_empty() {
+            return;
+        }
         let session = Arc::clone(&self.session);
         self.loading += 1;
         self.events.spawn(async move {

@@ -154,7 +154,7 @@ pub struct Dispatcher<'o> {
 impl<'o> Dispatcher<'o> {
     /// Connects, takes a claim token, frees the claims of the dead, and loads the rules.
     pub async fn start(outfit: &'o Outfit) -> Result<Self, DeliveryError> {
-        let session = Session::connect(&outfit.target, "benefits-sync delivery").await?;
+        let session = Session::connect_by_key(&outfit.target, "benefits-sync delivery").await?;
         let token = work::take_token(&session).await?;
         work::rescue(&session).await?;
         // The reader looks too, but nothing may leave before somebody has.
