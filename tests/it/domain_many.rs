@@ -249,6 +249,11 @@ async fn a_command_for_thousands_that_is_cut_off_between_its_pages_forgets_and_r
     let go = site.directory.path().join("go");
     let process = site.spawn_armed(&format!("command-page=pause:{}", go.display()));
     site.until_ready().await;
+    // The comparison of a first start would mark whom it finds under way, and they would be sent in full once more.
+    eventually("the first start's comparison has ended", async || {
+        number(&site, "select count(*) from benefits.site where doubt is null").await == 1
+    })
+    .await;
     let everybody = "select benefits.sync(array(select id::text from hr.employee))";
     site.hr.batch_execute(everybody).await.unwrap();
     let begun = async |site: &Site| number(site, "select count(*) from benefits.enrolment").await;
