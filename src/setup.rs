@@ -314,7 +314,7 @@ pub async fn remove(admin: &Target, config: &Config) -> Result<Vec<String>, Setu
 }
 
 /// Runs one step in a transaction of its own. Whoever works in the schema meanwhile goes first: a step waits for a lock no
-/// longer than 5 s, gives way, and comes again [`TRIES`] times.
+/// longer than 5 s, gives way, and comes again, ten times at most.
 pub async fn apply_step(session: &Session, step: &Step) -> Result<(), SetupError> {
     tracing::info!(step = step.title, "setting up");
     let sql = format!(
