@@ -1,13 +1,11 @@
 //! The two statements by which the ledger learns of an employee in hand: that an update was accepted, or that they are
 //! marked after all. Each is made against a ledger that somebody else has changed since the employee was loaded.
 
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use benefits_sync::ledger::Session;
 use benefits_sync::ledger::in_hand::{self, Change, Delivered, Taken, ToTake};
 use benefits_sync::ledger::work::{self, Claim, IntentKind, Work};
-use benefits_sync::postgres::Target;
 use benefits_sync::record::Field;
 
 use crate::for_each_major;
@@ -15,16 +13,6 @@ use crate::support::site::Site;
 
 const OURS: i64 = 1_000;
 const THEIRS: i64 = 2_000;
-
-/// A site at rest with employee 1 synced, and a session on its ledger.
-async fn at_rest(major: u32) -> (Site, Arc<Session>) {
-    let mut site = Site::new(major).await;
-    site.start().await;
-    site.sync(&["1"]).await;
-    site.stop().await;
-    let session = Session::connect(&Target::parse(&site.database.url).unwrap(), "test").await.unwrap();
-    (site, session)
-}
 
 /// Somebody else's mark, with further columns of theirs.
 async fn mark(site: &Site, columns: &str, values: &str) {
@@ -77,7 +65,7 @@ async fn pending(site: &Site) -> (i64, Option<i64>, Option<i64>, bool) {
 
 for_each_major! {
     async fn an_accepted_update_is_recorded_with_its_version_and_what_the_platform_holds(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         let work = load(&session).await.unwrap();
         assert!(work.is_unmarked() && work.is_in_order());
         let lines = site.history("1").await.len();
@@ -90,7 +78,7 @@ for_each_major! {
     }
 
     async fn an_accepted_update_is_not_recorded_over_what_was_recorded_since_it_was_loaded(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         let work = load(&session).await.unwrap();
         // Nothing that tells by its value.
         site.hr.batch_execute("update benefits.enrolment set outcome = outcome").await.unwrap();
@@ -99,7 +87,7 @@ for_each_major! {
     }
 
     async fn an_accepted_update_is_not_recorded_while_another_instance_delivers(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         let work = load(&session).await.unwrap();
         mark(&site, ", claim", &format!(", {THEIRS}")).await;
         assert!(!is_recorded(&session, &work).await);
@@ -111,7 +99,7 @@ for_each_major! {
     }
 
     async fn who_is_marked_after_all_is_ours_with_the_write_that_is_on_its_way(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         let taken = take(&session, Some(sent()), false).await.unwrap();
         let (seq, claim, version, in_full) = pending(&site).await;
         assert_eq!(taken, Taken { seq, ours: true });
@@ -125,7 +113,7 @@ for_each_major! {
     }
 
     async fn who_is_marked_after_all_without_a_write_is_nobodys_and_sent_in_full_where_that_is_said(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         assert!(!take(&session, None, false).await.unwrap().ours);
         let (first, claim, version, in_full) = pending(&site).await;
         assert_eq!((claim, version, in_full), (None, None, false));
@@ -137,7 +125,7 @@ for_each_major! {
     }
 
     async fn a_write_that_meets_another_mark_is_not_ours_and_everything_is_sent(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         for claim in ["null", "2000", "1000"] {
             site.hr.batch_execute("delete from benefits.pending").await.unwrap();
             mark(&site, ", claim, intent_kind, intent_version, ending", &format!(", {claim}, 'update', 76, '\\x01'")).await;
@@ -153,7 +141,7 @@ for_each_major! {
     }
 
     async fn who_is_delivered_elsewhere_waits_or_is_gone_is_not_loaded_in_hand(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         mark(&site, ", claim", &format!(", {THEIRS}")).await;
         assert!(load(&session).await.is_none(), "another instance delivers");
         site.hr.batch_execute("update benefits.pending set claim = null, not_before = now() + interval '1 hour'").await.unwrap();

@@ -16,16 +16,6 @@ use crate::support::site::{Site, eventually};
 const MARK: &str = "insert into benefits.pending (employee_id, cause, changed_at, last_changed_at) \
                     values ('1', 'change', now(), now())";
 
-/// A site at rest with employee 1 synced, and a session on its ledger.
-async fn at_rest(major: u32) -> (Site, Arc<Session>) {
-    let mut site = Site::new(major).await;
-    site.start().await;
-    site.sync(&["1"]).await;
-    site.stop().await;
-    let session = Session::connect(&Target::parse(&site.database.url).unwrap(), "test").await.unwrap();
-    (site, session)
-}
-
 async fn load(session: &Arc<Session>) -> Work {
     work::load(session, &[work::Wanted { employee_id: "1".to_owned(), in_hand: false }])
         .await
@@ -74,7 +64,7 @@ fn intended(work: &Work) -> Intent {
 
 for_each_major! {
     async fn a_decision_about_marks_that_were_cleared_does_not_clear_later_ones(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         site.hr.execute(MARK, &[]).await.unwrap();
         let work = load(&session).await;
         // Another instance delivers in the meantime, and HR changes the employee again.
@@ -86,7 +76,7 @@ for_each_major! {
     }
 
     async fn a_refusal_that_was_read_before_another_instance_sent_does_not_forget_what_was_sent(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         site.hr.execute(MARK, &[]).await.unwrap();
         let work = load(&session).await;
         // Another instance sends, its answer is lost, and it gives the claim back.
@@ -98,7 +88,7 @@ for_each_major! {
     }
 
     async fn a_refusal_without_a_claim_counts_only_while_nobody_else_has_delivered(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         site.hr.execute(MARK, &[]).await.unwrap();
         let work = load(&session).await;
         site.hr.batch_execute("update benefits.enrolment set version = version + 1").await.unwrap();
@@ -131,7 +121,7 @@ for_each_major! {
     }
 
     async fn a_write_leaves_only_while_nobody_else_has_claimed_or_recorded_since_it_was_decided(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         site.hr.execute(MARK, &[]).await.unwrap();
         let work = load(&session).await;
         let again = "update benefits.pending set claim = null, intent_kind = null, intent_version = null";
@@ -154,7 +144,7 @@ for_each_major! {
     }
 
     async fn a_claim_lives_as_long_as_the_session_that_made_it(major: u32) {
-        let (site, session) = at_rest(major).await;
+        let (site, session) = Site::at_rest(major).await;
         let target = Target::parse(&site.database.url).unwrap();
         let other = Session::connect(&target, "test").await.unwrap();
         let token = work::take_token(&other).await.unwrap();

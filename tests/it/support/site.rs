@@ -3,11 +3,13 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use benefits_sync::config::Config;
 use benefits_sync::demo::cluster::{Cluster, ClusterOptions};
 use benefits_sync::demo::{self, people};
+use benefits_sync::ledger::Session;
 use benefits_sync::postgres::Target;
 use benefits_sync::sandbox::{RunningSandbox, Sandbox, SandboxOptions};
 use benefits_sync::{pipeline, setup};
@@ -82,6 +84,17 @@ impl Site {
     pub async fn with(major: u32, options: SandboxOptions) -> Self {
         let database = database_prepared(major, CONTENT, async |url| prepare(&url).await).await;
         Self::on(database, options).await
+    }
+
+    /// A site with employee 1 synced and nothing running, and a session on its ledger.
+    pub async fn at_rest(major: u32) -> (Self, Arc<Session>) {
+        let mut site = Self::new(major).await;
+        site.start().await;
+        site.sync(&["1"]).await;
+        site.stop().await;
+        let target = Target::parse(&site.database.url).unwrap();
+        let session = Session::connect(&target, "test").await.unwrap();
+        (site, session)
     }
 
     /// A site on a server of its own, which may be stopped, killed and written to at will.
