@@ -181,7 +181,13 @@ async fn as_many_as_the_limit_flow_and_the_next_within_the_window_is_held_also_a
 async fn changes_that_were_collected_while_the_service_was_down_are_judged_together() {
     let mut site = guarded(18).await;
     site.stop().await;
+    site.hr.batch_execute("create table hr.note (text text)").await.unwrap();
     for id in 1..=5 {
+        // What is nobody's takes the server a moment to pass: the changes do not come in one read.
+        site.hr
+            .batch_execute("insert into hr.note select g::text from generate_series(1, 30000) as g")
+            .await
+            .unwrap();
         site.hr
             .batch_execute(&format!("update hr.employee set leave_date = '2027-03-31' where id = {id}"))
             .await

@@ -35,10 +35,8 @@ const CACHE_ROWS: usize = 400_000;
 const COMMITS_MAX: usize = 1_000;
 /// Frames read between two looks at anything else.
 const FRAMES_MAX: usize = 20_000;
-/// How long the stream may pause before what was collected is handed on.
-const COLLECT_PAUSE: Duration = Duration::from_millis(200);
-/// How long it is collected at most.
-const COLLECT_MAX: Duration = Duration::from_secs(1);
+/// How long what was collected is waited for at most, before it is handed on as far as it has come.
+const COLLECT_MAX: Duration = Duration::from_secs(2);
 /// How late a flooded reader comes.
 const READ_LATE: Duration = Duration::from_millis(1);
 /// Hand-overs that may wait for the marker.
@@ -296,14 +294,16 @@ impl Reader {
     /// commits is then judged as one. What the last frame says of being idle, if there was any.
     async fn collect(&mut self, end: Lsn, setting: &Setting) -> Result<Option<Option<Lsn>>, ReadError> {
         let publication = &setting.config.database.publication;
-        let latest = Instant::now() + COLLECT_MAX;
+        let latest = tokio::time::Instant::now() + COLLECT_MAX;
         let mut idle = None;
         while self.commits.len() < COMMITS_MAX && self.commits.last().is_some_and(|last| last.end_lsn < end) {
-            let patience = COLLECT_PAUSE.min(latest.saturating_duration_since(Instant::now()));
-            let next =
-                setting.shutdown.run_until_cancelled(tokio::time::timeout(patience, self.stream.next()));
-            let Some(Ok(frame)) = next.await else { break };
-            idle = Some(take(&frame?, &mut self.selector, &mut self.commits, publication)?);
+            let next = tokio::time::timeout_at(latest, self.stream.next());
+            let Some(Ok(frame)) = setting.shutdown.run_until_cancelled(next).await else { break };
+            let caught_up = take(&frame?, &mut self.selector, &mut self.commits, publication)?;
+            idle = Some(caught_up);
+            if caught_up.is_some_and(|lsn| lsn >= end) {
+                break;
+            }
         }
         Ok(idle)
     }
