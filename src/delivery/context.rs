@@ -2,16 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::batcher::Batcher;
+use super::batcher::{Batcher, Ended, Gather};
 use super::client::Client;
+use super::courier;
 use super::dispatch::{DeliveryError, Outfit};
 use super::gate::Gate;
 use super::guard::{self, Ending, Verdict};
-use super::job;
+use super::job::{self, End};
 use super::retry::Schedule;
+use super::tickets::Tickets;
 use crate::config::LinkCheck;
 use crate::failpoint;
 use crate::ledger::in_hand::{self, Delivered, Taken, ToTake};
@@ -20,6 +24,11 @@ use crate::ledger::work::{self, Intent};
 use crate::ledger::{LedgerError, Session};
 use crate::metrics::Metrics;
 use crate::record::FingerprintKey;
+
+/// Nothing leaves before its intent: only as long as it takes a few more to come.
+const INTENTS: Gather = Gather::Every(Duration::from_millis(2));
+/// The platform has answered, and no change waits for it to be recorded.
+const OUTCOMES: Gather = Gather::Every(Duration::from_millis(8));
 
 /// What a delivery needs of the instance it runs in.
 pub struct Context {
@@ -39,10 +48,10 @@ pub struct Context {
     pub token: i64,
     /// Writes intents.
     pub intents: Batcher<Intent, Reserved>,
-    /// Records outcomes; `None` where the claim was lost.
-    pub outcomes: Batcher<Outcome, Option<Recorded>>,
-    /// Records accepted updates of employees in hand; `None` where the ledger has moved on.
-    pub updates: Batcher<Delivered, Option<Recorded>>,
+    /// Records outcomes; each is told to the dispatcher when it is durable.
+    pub outcomes: Batcher<Outcome, ()>,
+    /// Records accepted updates of employees in hand, in the same way.
+    pub updates: Batcher<(Delivered, Tickets), ()>,
     /// Marks employees in hand after all; `None` where they are not enrolled any more.
     pub takes: Batcher<ToTake, Option<Taken>>,
     /// Gives claims back.
@@ -66,19 +75,28 @@ pub enum Reserved {
     AccountTaken,
 }
 
-/// Connects the sessions that deliveries write through, and starts their batchers.
+/// Connects the sessions that deliveries write through, and starts their batchers. `endings` hears of what is recorded.
 pub(super) async fn context(
     outfit: &Outfit,
     token: i64,
     session: &Arc<Session>,
+    endings: mpsc::Sender<courier::Ending>,
     tasks: &mut JoinSet<Result<(), LedgerError>>,
 ) -> Result<Context, DeliveryError> {
     let config = &outfit.config;
     let writer = Session::connect_by_key(&outfit.target, "benefits-sync intents").await?;
     let recorder = Session::connect_by_key(&outfit.target, "benefits-sync outcomes").await?;
-    let (for_updates, for_takes) = (Arc::clone(&recorder), Arc::clone(&writer));
+    let for_takes = Arc::clone(&writer);
+    let takes = Batcher::spawn(tasks, Gather::AtOnce, move |to_take| take(Arc::clone(&for_takes), token, to_take));
     let (for_postponed, for_known, for_guard) =
         (Arc::clone(&recorder), Arc::clone(session), Arc::clone(session));
+    let recorder = Recorder {
+        session: recorder,
+        takes: takes.clone(),
+        endings,
+        metrics: outfit.metrics.clone(),
+    };
+    let for_updates = recorder.clone();
     let limits = config.guard.clone();
     Ok(Context {
         client: Client::new(config)?,
@@ -88,15 +106,15 @@ pub(super) async fn context(
         platform_id: config.benefits.platform_id.clone(),
         link_check: config.benefits.link_check,
         token,
-        intents: Batcher::spawn(tasks, move |intents| write_intents(Arc::clone(&writer), token, intents)),
-        outcomes: Batcher::spawn(tasks, move |outcomes| record_outcomes(Arc::clone(&recorder), outcomes)),
-        updates: Batcher::spawn(tasks, move |updates| record_updates(Arc::clone(&for_updates), updates)),
-        takes: Batcher::spawn(tasks, move |to_take| take(Arc::clone(&for_takes), token, to_take)),
-        postponed: Batcher::spawn(tasks, move |postponed| {
+        intents: Batcher::spawn(tasks, INTENTS, move |intents| write_intents(Arc::clone(&writer), token, intents)),
+        outcomes: Batcher::spawn(tasks, OUTCOMES, move |outcomes| recorder.clone().outcomes(outcomes)),
+        updates: Batcher::spawn(tasks, OUTCOMES, move |updates| for_updates.clone().updates(updates)),
+        takes,
+        postponed: Batcher::spawn(tasks, Gather::AtOnce, move |postponed| {
             postpone(Arc::clone(&for_postponed), token, postponed)
         }),
-        acquaintances: Batcher::spawn(tasks, move |ids| are_known(Arc::clone(&for_known), ids)),
-        endings: Batcher::spawn(tasks, move |endings: Vec<Ending>| {
+        acquaintances: Batcher::spawn(tasks, Gather::AtOnce, move |ids| are_known(Arc::clone(&for_known), ids)),
+        endings: Batcher::spawn(tasks, Gather::AtOnce, move |endings: Vec<Ending>| {
             let (session, limits) = (Arc::clone(&for_guard), limits.clone());
             async move { guard::admit(&session, &limits, &endings).await }
         }),
@@ -136,16 +154,65 @@ async fn write_intents(
     }
 }
 
-async fn record_outcomes(
+/// Records what deliveries came to, and tells the dispatcher.
+#[derive(Clone)]
+struct Recorder {
     session: Arc<Session>,
-    outcomes: Vec<Outcome>,
-) -> Result<Vec<Option<Recorded>>, LedgerError> {
-    let recorded = match outcomes::record(&session, &outcomes).await {
-        Err(error) if work::is_taken(&error) => record_singly(&session, &outcomes).await?,
-        recorded => recorded?,
-    };
-    failpoint::hit("outcome-recorded").await?;
-    Ok(in_order(outcomes.iter().map(|outcome| &outcome.employee_id), recorded))
+    takes: Batcher<ToTake, Option<Taken>>,
+    endings: mpsc::Sender<courier::Ending>,
+    metrics: Metrics,
+}
+
+impl Recorder {
+    async fn outcomes(self, outcomes: Vec<Outcome>) -> Result<Vec<()>, LedgerError> {
+        let recorded = match outcomes::record(&self.session, &outcomes).await {
+            Err(error) if work::is_taken(&error) => record_singly(&self.session, &outcomes).await?,
+            recorded => recorded?,
+        };
+        failpoint::hit("outcome-recorded").await?;
+        let recorded = in_order(outcomes.iter().map(|outcome| &outcome.employee_id), recorded);
+        for (outcome, recorded) in outcomes.iter().zip(recorded) {
+            let end = match recorded {
+                Some(recorded) => {
+                    if outcome.synced {
+                        self.metrics.acknowledged(recorded.latency_seconds);
+                    }
+                    End::Settled(recorded)
+                }
+                // The claim is lost.
+                None => End::Postponed(Duration::ZERO),
+            };
+            self.tell(&outcome.employee_id, Ok(end)).await;
+        }
+        Ok(vec![(); outcomes.len()])
+    }
+
+    async fn updates(self, updates: Vec<(Delivered, Tickets)>) -> Result<Vec<()>, LedgerError> {
+        failpoint::hit("update-accepted").await?;
+        let (updates, hands): (Vec<Delivered>, Vec<Tickets>) = updates.into_iter().unzip();
+        let recorded = in_hand::record(&self.session, &updates).await?;
+        failpoint::hit("outcome-recorded").await?;
+        let recorded = in_order(updates.iter().map(|update| &update.employee_id), recorded);
+        for ((update, hand), recorded) in updates.iter().zip(hands).zip(recorded) {
+            let id = &update.employee_id;
+            let end = match recorded {
+                Some(recorded) => {
+                    hand.settle();
+                    self.metrics.acknowledged(recorded.latency_seconds);
+                    Ok(End::Settled(recorded))
+                }
+                // What the ledger holds has changed since, and says nothing of this write.
+                None => job::mark_by(&self.takes, id, hand, None, true).await.map(|_| End::Marked),
+            };
+            self.tell(id, end).await;
+        }
+        Ok(vec![(); updates.len()])
+    }
+
+    /// A dispatcher that has gone needs no answer.
+    async fn tell(&self, id: &str, end: Result<End, Ended>) {
+        drop(self.endings.send((id.to_owned(), end)).await);
+    }
 }
 
 /// The platform has answered about an account that the ledger holds for another employee. That is between those two, and
@@ -161,16 +228,6 @@ async fn record_singly(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Re
         }
     }
     Ok(recorded)
-}
-
-async fn record_updates(
-    session: Arc<Session>,
-    updates: Vec<Delivered>,
-) -> Result<Vec<Option<Recorded>>, LedgerError> {
-    failpoint::hit("update-accepted").await?;
-    let recorded = in_hand::record(&session, &updates).await?;
-    failpoint::hit("outcome-recorded").await?;
-    Ok(in_order(updates.iter().map(|update| &update.employee_id), recorded))
 }
 
 /// What was recorded of each employee asked for; `None` where the ledger knew better.

@@ -15,6 +15,7 @@ pub mod batcher;
 pub mod breaker;
 pub mod client;
 pub mod context;
+pub mod courier;
 mod credentials;
 pub mod decide;
 pub mod dispatch;

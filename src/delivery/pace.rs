@@ -3,12 +3,16 @@
 //!
 //! A fast platform is limited by the ledger's flushes, and wants hundreds in each; a slow one by its own answers, and
 //! everything that is prepared beyond them only waits. So the number follows the rate at which deliveries end: what ends
-//! within `AHEAD`, above a floor.
+//! within `AHEAD`, above a floor, and of what goes beyond [`FAST_PER_SECOND`] what ends within `AHEAD_FAST`.
 
 use std::time::{Duration, Instant};
 
 /// Deliveries of this much time are under way at once. Several flushes of the ledger, a fraction of a second to a person.
 const AHEAD: Duration = Duration::from_millis(30);
+/// Of deliveries beyond [`FAST_PER_SECOND`] so much more time is under way.
+const AHEAD_FAST: Duration = Duration::from_millis(50);
+/// Deliveries a second from which on the ledger's flushes are the limit, and not the platform's answers.
+pub const FAST_PER_SECOND: f64 = 2_000.0;
 /// The rate is counted over windows of this length.
 const WINDOW: Duration = Duration::from_millis(20);
 
@@ -47,7 +51,9 @@ impl Pace {
 
     /// How many may be under way.
     pub fn under_way_max(&self) -> usize {
-        let ahead = Duration::try_from_secs_f64(self.per_second * AHEAD.as_secs_f64()).unwrap_or_default();
+        let fast = (self.per_second - FAST_PER_SECOND).max(0.0) * AHEAD_FAST.as_secs_f64();
+        let ahead = self.per_second * AHEAD.as_secs_f64() + fast;
+        let ahead = Duration::try_from_secs_f64(ahead).unwrap_or_default();
         // Whole seconds of a duration are a float's whole part, without a cast that could go wrong.
         let ahead = usize::try_from(ahead.as_secs()).unwrap_or(usize::MAX);
         self.floor.saturating_add(ahead).min(self.ceiling)
@@ -74,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_fast_platform_keeps_the_ledgers_flushes_full() {
-        assert!(pace_after(20_000) > 500);
+        assert!(pace_after(20_000) > 1_000);
     }
 
     #[test]

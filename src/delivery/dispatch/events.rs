@@ -20,7 +20,6 @@ const JUDGE_AFTER: Duration = Duration::from_secs(3);
 pub(super) enum Event {
     Loaded(Loaded),
     MarkedOverdue { id: String, marked: Result<(), Ended> },
-    Delivered { id: String, end: Result<End, Ended> },
     Judged(Result<Judged, WorkError>),
     Asked(Result<Lists, Box<Failure>>),
 }
@@ -38,10 +37,6 @@ impl Dispatcher<'_> {
                 Ok(())
             }
             Event::Asked(answer) => self.platform_answered(answer).await,
-            Event::Delivered { id, end } => {
-                self.delivered(&id, end?);
-                Ok(())
-            }
             Event::Judged(judged) => {
                 self.judging = false;
                 self.judged(judged)
@@ -49,13 +44,15 @@ impl Dispatcher<'_> {
         }
     }
 
-    fn delivered(&mut self, id: &str, end: End) {
+    /// A parcel has come to its end.
+    pub(super) fn ended(&mut self, id: &str, end: End) {
+        self.carried = self.carried.saturating_sub(1);
         self.pace.ended(Instant::now());
         if self.context.gate.is_on_trial() {
             match end {
                 End::Settled(_) => self.resume(),
                 // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                End::Postponed(_) | End::Held | End::Unjudged | End::Marked | End::Halt(_) => {
+                End::Recording | End::Postponed(_) | End::Held | End::Unjudged | End::Marked | End::Halt(_) => {
                     self.context.gate.set_trial(false);
                 }
             }
@@ -66,8 +63,8 @@ impl Dispatcher<'_> {
             }
             End::Marked => self.lanes.finish(id, true),
             End::Postponed(wait) => self.lanes.postpone(id, Instant::now() + wait),
-            // Only the ledger knows when: the scan finds them.
-            End::Held => self.lanes.finish(id, false),
+            // Only the ledger knows when: the scan finds them. What is being recorded is no end.
+            End::Held | End::Recording => self.lanes.finish(id, false),
             End::Unjudged => {
                 self.lanes.finish(id, false);
                 self.judge();

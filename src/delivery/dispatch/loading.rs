@@ -4,12 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{ASK_EVERY, DeliveryError, Dispatcher, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED};
+use super::{ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED, Parcel};
 use crate::delivery::batcher::Ended;
-use crate::delivery::context::Context;
 use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
-use crate::delivery::guard::{self, Ending};
-use crate::delivery::job::{self, End};
+use crate::delivery::guard;
+use crate::delivery::job;
 use crate::delivery::tickets::Tickets;
 use crate::failpoint;
 use crate::ledger::work::{self, Wanted, Work, WorkError};
@@ -27,15 +26,15 @@ pub(super) struct Loaded {
 }
 
 impl Dispatcher<'_> {
-    pub(super) fn load_more(&mut self) {
+    pub(super) fn load_more(&mut self) -> Result<(), Ended> {
         let busy = self.lanes.under_way();
         if busy > 0 && self.context.gate.is_on_trial() {
-            return;
+            return Ok(());
         }
         let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
         let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
-            return;
+            return Ok(());
         }
         let mut tickets = HashMap::new();
         let mut wanted = Vec::new();
@@ -45,7 +44,7 @@ impl Dispatcher<'_> {
             match hand {
                 // This process was stopped, or slept: another may have the slot, and be further.
                 Some((hand, since)) if since.elapsed() > IN_HAND_MAX => {
-                    self.mark(employee_id, hand);
+                    self.mark(employee_id, hand)?;
                     continue;
                 }
                 Some((hand, _)) => drop(tickets.insert(employee_id.clone(), hand)),
@@ -54,7 +53,7 @@ impl Dispatcher<'_> {
             wanted.push(Wanted { employee_id, in_hand });
         }
         if wanted.is_empty() {
-            return;
+            return Ok(());
         }
         let session = Arc::clone(&self.session);
         self.loading += 1;
@@ -68,6 +67,7 @@ impl Dispatcher<'_> {
             };
             Event::Loaded(Loaded { wanted, tickets, works })
         });
+        Ok(())
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) -> Result<(), DeliveryError> {
@@ -80,7 +80,7 @@ impl Dispatcher<'_> {
                 self.halt("record-query");
                 for Wanted { employee_id, .. } in wanted {
                     match tickets.remove(&employee_id) {
-                        Some(hand) => self.mark(employee_id, hand),
+                        Some(hand) => self.mark(employee_id, hand)?,
                         None => self.lanes.postpone(&employee_id, Instant::now() + ASK_EVERY),
                     }
                 }
@@ -95,17 +95,17 @@ impl Dispatcher<'_> {
                 // Decided by the rules of before, a refusal that the new ones lift would stay for good.
                 self.rules_stale = true;
                 match hand {
-                    Some(hand) => self.mark(work.employee_id, hand),
+                    Some(hand) => self.mark(work.employee_id, hand)?,
                     None => self.lanes.finish(&work.employee_id, true),
                 }
             } else {
-                self.decided(work, hand);
+                self.decided(work, hand)?;
             }
         }
         for id in rest {
             match tickets.remove(&id) {
                 // Somebody else delivers them, or they have to wait.
-                Some(hand) => self.mark(id, hand),
+                Some(hand) => self.mark(id, hand)?,
                 // Delivered by somebody else meanwhile, or not due yet: the scan knows.
                 None => self.lanes.finish(&id, false),
             }
@@ -113,7 +113,7 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    fn decided(&mut self, work: Work, hand: Option<Tickets>) {
+    fn decided(&mut self, work: Work, hand: Option<Tickets>) -> Result<(), Ended> {
         let terms = Terms {
             rules: &self.rules,
             key: &self.context.key,
@@ -124,72 +124,55 @@ impl Dispatcher<'_> {
         if let Some(hand) = hand {
             return self.decided_in_hand(work, decision, ending.is_some(), hand);
         }
-        let context = Arc::clone(&self.context);
         let id = work.employee_id.clone();
-        match decision {
-            Decision::Wait(wait) => {
-                // In the ledger too: what only memory knew to wait would be found due by every scan.
-                self.events.spawn(async move {
-                    Event::Delivered { end: job::wait(&context, &work, wait).await, id }
-                });
-            }
-            Decision::InStep => {
-                self.events
-                    .spawn(async move { Event::Delivered { end: job::in_step(&context, &work).await, id } });
-            }
+        let errand = match decision {
+            // In the ledger too: what only memory knew to wait would be found due by every scan.
+            Decision::Wait(wait) => Errand::Wait(Box::new(work), wait),
+            Decision::InStep => Errand::InStep(Box::new(work)),
             Decision::Reject(rejection) => {
                 if matches!(rejection.code.as_str(), "unknown-value" | "no-package") {
                     self.lists_max_age = LISTS_MAX_AGE_BLOCKED;
                 }
-                self.events.spawn(async move {
-                    let end = match held_back(&context, ending).await {
-                        Ok(None) => job::reject(&context, work, rejection).await,
-                        Ok(Some(end)) => Ok(end),
-                        Err(ended) => Err(ended),
-                    };
-                    Event::Delivered { end, id }
-                });
+                Errand::Reject(Box::new(work), rejection, ending)
             }
-            Decision::Send(plan) => {
-                self.events.spawn(async move {
-                    let end = match held_back(&context, ending).await {
-                        Ok(None) => job::deliver(&context, draft(work, plan), None).await,
-                        Ok(Some(end)) => Ok(end),
-                        Err(ended) => Err(ended),
-                    };
-                    Event::Delivered { end, id }
-                });
-            }
-        }
+            Decision::Send(plan) => Errand::Send(draft(work, plan), ending),
+        };
+        self.carry(id, errand)
     }
 
     /// In hand nothing is done but an ordinary update. Everything else is marked, and comes again from the ledger.
-    fn decided_in_hand(&mut self, work: Work, decision: Decision, ends: bool, hand: Tickets) {
+    fn decided_in_hand(
+        &mut self,
+        work: Work,
+        decision: Decision,
+        ends: bool,
+        hand: Tickets,
+    ) -> Result<(), Ended> {
         let ordinary = work.is_unmarked() && work.is_in_order() && !ends;
         match decision {
             Decision::InStep if ordinary => {
                 hand.settle();
                 self.lanes.finish(&work.employee_id, false);
+                Ok(())
             }
             Decision::Send(plan) if ordinary && plan.opening == Opening::Update => {
-                let context = Arc::clone(&self.context);
                 let id = work.employee_id.clone();
-                self.events.spawn(async move {
-                    let end = job::deliver(&context, draft(work, plan), Some(hand)).await;
-                    Event::Delivered { end, id }
-                });
+                self.carry(id, Errand::Update(draft(work, plan), hand))
             }
             _ => self.mark(work.employee_id, hand),
         }
     }
 
     /// Marks an employee in hand after all.
-    pub(super) fn mark(&mut self, id: String, hand: Tickets) {
-        let context = Arc::clone(&self.context);
-        self.events.spawn(async move {
-            let end = job::mark(&context, &id, hand, None, false).await.map(|_| End::Marked);
-            Event::Delivered { end, id }
-        });
+    pub(super) fn mark(&mut self, id: String, hand: Tickets) -> Result<(), Ended> {
+        self.carry(id, Errand::Mark(hand))
+    }
+
+    /// There is room for everybody under way: a courier that takes nothing has ended.
+    fn carry(&mut self, id: String, errand: Errand) -> Result<(), Ended> {
+        self.parcels.try_send(Parcel { id, errand }).or(Err(Ended))?;
+        self.carried += 1;
+        Ok(())
     }
 
     /// Marks whoever has been in hand for so long: nobody holds the slot back while delivery has other work, or none.
@@ -214,11 +197,4 @@ impl Dispatcher<'_> {
 
 fn draft(work: Work, plan: Box<Plan>) -> Box<Draft> {
     Box::new(Draft { work, plan: *plan })
-}
-
-async fn held_back(context: &Context, ending: Option<Ending>) -> Result<Option<End>, Ended> {
-    match ending {
-        Some(ending) => job::held_back(context, ending).await,
-        None => Ok(None),
-    }
 }

@@ -23,8 +23,9 @@ use super::appetite::Appetite;
 use super::batcher::Ended;
 use super::client::SetupError;
 use super::context::{Context, context};
+use super::courier::{self, Errand, Parcel};
 use super::lanes::Lanes;
-use super::pace::Pace;
+use super::pace::{FAST_PER_SECOND, Pace};
 use super::site_rules;
 use super::tickets::Tickets;
 use crate::config::Config;
@@ -37,12 +38,14 @@ use crate::record::{FingerprintKey, Rules};
 
 /// Employees under way, beyond which none is loaded.
 const UNDER_WAY_MAX: usize = 2048;
+/// Parcels, and ends of parcels, on their way: nobody under way has more than one, whoever is marked overdue included.
+const PARCELS_MAX: usize = 2 * UNDER_WAY_MAX;
+/// Ends of parcels that are taken at once.
+const ENDINGS_AT_ONCE: usize = 256;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// How long an employee in hand may wait for their turn before the ledger is told of them.
 const IN_HAND_MAX: Duration = Duration::from_millis(500);
-/// Deliveries a second from which on it is better to wait for room in hand than to mark.
-const FAST_PER_SECOND: f64 = 2_000.0;
 /// Between two scans when there is more than memory holds: each reads all that is pending.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
 /// Scans between two looks for claims of instances that are no more.
@@ -148,6 +151,10 @@ pub struct Dispatcher<'o> {
     judge_wanted: Option<Instant>,
     scanned: Instant,
     events: JoinSet<Event>,
+    parcels: mpsc::Sender<Parcel>,
+    endings: mpsc::Receiver<courier::Ending>,
+    /// Parcels that have not come to their end.
+    carried: usize,
     batchers: JoinSet<Result<(), LedgerError>>,
 }
 
@@ -166,7 +173,10 @@ impl<'o> Dispatcher<'o> {
         }
         outfit.witness.testify(&session).await?;
         let mut batchers = JoinSet::new();
-        let context = Arc::new(context(outfit, token, &session, &mut batchers).await?);
+        let (tell, endings) = mpsc::channel(PARCELS_MAX);
+        let context = Arc::new(context(outfit, token, &session, tell.clone(), &mut batchers).await?);
+        let (parcels, to_carry) = mpsc::channel(PARCELS_MAX);
+        batchers.spawn(courier::run(Arc::clone(&context), to_carry, tell));
         let site = Site::load(&session).await?;
         // What halted an earlier session is found anew, but for what waits for a person.
         let halted = site.halted_code.clone().filter(|code| code == ANOTHER_WRITER);
@@ -203,6 +213,9 @@ impl<'o> Dispatcher<'o> {
             judge_wanted: None,
             scanned: Instant::now(),
             events: JoinSet::new(),
+            parcels,
+            endings,
+            carried: 0,
             batchers,
             context,
         };
@@ -220,6 +233,7 @@ impl<'o> Dispatcher<'o> {
     ) -> Result<(), DeliveryError> {
         let mut scan = tokio::time::interval(SCAN_EVERY);
         scan.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ended = Vec::new();
         while !shutdown.is_cancelled() {
             self.lanes.wake(Instant::now());
             if let Some(code) = self.unshown.take() {
@@ -231,12 +245,17 @@ impl<'o> Dispatcher<'o> {
             if self.scan_due_in().is_some_and(|wait| wait.is_zero()) {
                 self.scan().await?;
             }
-            self.load_more();
+            self.load_more()?;
             self.show_appetite();
             let wake = self.lanes.next_wake(Instant::now()).into_iter().chain(self.scan_due_in()).min();
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 Some(notice) = notices.recv() => self.noticed(notice).await?,
+                1.. = self.endings.recv_many(&mut ended, ENDINGS_AT_ONCE) => {
+                    for (id, end) in ended.drain(..) {
+                        self.ended(&id, end?);
+                    }
+                }
                 Some(event) = self.events.join_next() => self.happened(event.map_err(DeliveryError::Task)?).await?,
                 Some(ended) = self.batchers.join_next() => return Err(batcher_ended(ended)),
                 _ = scan.tick() => self.tick().await?,
@@ -260,11 +279,21 @@ impl<'o> Dispatcher<'o> {
                 }
             }
             self.mark_overdue(Duration::ZERO);
-            match self.events.join_next().await.transpose().map_err(DeliveryError::Task)? {
-                Some(Event::Delivered { end, .. }) => drop(end?),
+            let event = tokio::select! {
+                Some((_, end)) = self.endings.recv(), if self.carried > 0 => {
+                    self.carried -= 1;
+                    end?;
+                    continue;
+                }
+                Some(ended) = self.batchers.join_next() => return Err(batcher_ended(ended)),
+                event = self.events.join_next(), if self.carried == 0 || !self.events.is_empty() => event,
+            };
+            match event.transpose().map_err(DeliveryError::Task)? {
                 Some(Event::MarkedOverdue { marked, .. }) => marked?,
                 Some(Event::Loaded(loaded)) => {
-                    loaded.tickets.into_iter().for_each(|(id, hand)| self.mark(id, hand));
+                    for (id, hand) in loaded.tickets {
+                        self.mark(id, hand)?;
+                    }
                 }
                 Some(Event::Judged(_) | Event::Asked(_)) => {}
                 None => return Ok(()),

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::in_hand::updated;
 use super::{Accepted, Delivery, End, Stop};
 use crate::delivery::batcher::Ended;
 use crate::delivery::context::Context;
@@ -86,14 +85,12 @@ pub async fn wait(context: &Context, work: &Work, wait: Duration) -> Result<End,
 }
 
 async fn settle(context: &Context, outcome: Outcome) -> Result<End, Ended> {
-    Ok(context.outcomes.call(outcome).await?.map_or(End::Postponed(Duration::ZERO), End::Settled))
+    context.outcomes.post(outcome).await?;
+    Ok(End::Recording)
 }
 
 impl Delivery<'_> {
     pub(super) async fn succeeded(self, accepted: Accepted) -> Result<End, Ended> {
-        if let Some(hand) = self.hand {
-            return updated(self.context, &self.draft, hand, accepted).await;
-        }
         let line =
             |event, fields| HistoryLine { event, fields, request_id: accepted.answer.request_id.clone() };
         let sent = self.draft.sent(accepted.kind);
@@ -122,11 +119,7 @@ impl Delivery<'_> {
             lines,
             ..untouched(&self.draft.work, StateName::Successful)
         };
-        let end = settle(self.context, outcome).await?;
-        if let End::Settled(recorded) = &end {
-            self.context.metrics.acknowledged(recorded.latency_seconds);
-        }
-        Ok(end)
+        settle(self.context, outcome).await
     }
 
     pub(super) async fn failed(self, failure: &Failure) -> Result<End, Ended> {

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use super::{Accepted, Delivery, End, Stop, ask};
-use crate::delivery::batcher::Ended;
+use crate::delivery::batcher::{Batcher, Ended};
 use crate::delivery::context::Context;
 use crate::delivery::decide::Draft;
 use crate::delivery::outcome::{Answer, Failure};
@@ -14,7 +14,7 @@ use crate::ledger::in_hand::{Delivered, Taken, ToTake};
 use crate::ledger::work::Claim;
 
 /// How long an employee in hand may take to be accepted before the ledger is told of them.
-const IN_HAND_MAX: Duration = Duration::from_millis(50);
+const IN_HAND_MAX: Duration = Duration::from_millis(250);
 
 /// Marks an employee in hand after all, with the write that may be on its way; `in_full` where nothing is known of what the
 /// platform holds. `None`: they are not enrolled any more.
@@ -25,8 +25,19 @@ pub async fn mark(
     claim: Option<Claim>,
     in_full: bool,
 ) -> Result<Option<Taken>, Ended> {
+    mark_by(&context.takes, employee_id, tickets, claim, in_full).await
+}
+
+/// As [`mark`], for whoever has no more than the way to the ledger.
+pub async fn mark_by(
+    takes: &Batcher<ToTake, Option<Taken>>,
+    employee_id: &str,
+    tickets: Tickets,
+    claim: Option<Claim>,
+    in_full: bool,
+) -> Result<Option<Taken>, Ended> {
     let to_take = ToTake { employee_id: employee_id.to_owned(), change: tickets.change(), claim, in_full };
-    let taken = context.takes.call(to_take).await?;
+    let taken = takes.call(to_take).await?;
     tickets.settle();
     Ok(taken)
 }
@@ -51,7 +62,7 @@ impl Delivery<'_> {
         if let Ok(Err(Stop::Ended)) = prompt {
             return Err(Stop::Ended);
         }
-        let taken = mark(context, &id, hand, Some(claim), false).await?;
+        let taken = Box::pin(mark(context, &id, hand, Some(claim), false)).await?;
         let answer = match prompt {
             Ok(refused) => refused,
             Err(_late) => asking.await,
@@ -69,7 +80,7 @@ impl Delivery<'_> {
     }
 }
 
-/// Records the accepted update of an employee in hand.
+/// Has the accepted update of an employee in hand recorded.
 pub(super) async fn updated(
     context: &Context,
     draft: &Draft,
@@ -86,12 +97,6 @@ pub(super) async fn updated(
         answered: Instant::now(),
         changed_at: hand.change().first,
     };
-    let Some(recorded) = context.updates.call(delivered).await? else {
-        // What the ledger holds has changed since, and says nothing of this write.
-        mark(context, &draft.work.employee_id, hand, None, true).await?;
-        return Ok(End::Marked);
-    };
-    hand.settle();
-    context.metrics.acknowledged(recorded.latency_seconds);
-    Ok(End::Settled(recorded))
+    context.updates.post((delivered, hand)).await?;
+    Ok(End::Recording)
 }

@@ -22,6 +22,7 @@ mod opening;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use self::in_hand::updated;
 use self::opening::email_in_use;
 use super::api::Employee;
 use super::batcher::Ended;
@@ -37,11 +38,13 @@ use crate::ledger::work::{Claim, Intent, IntentKind};
 use crate::record::{Write, idempotency_key};
 
 pub use self::ends::{in_step, not_theirs, reject, wait};
-pub use self::in_hand::mark;
+pub use self::in_hand::{mark, mark_by};
 
 /// How a delivery ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
+    /// It is on its way into the ledger, and ends when it is there.
+    Recording,
     /// An outcome is recorded.
     Settled(Recorded),
     /// To be tried again after so long.
@@ -100,30 +103,22 @@ pub async fn held_back(context: &Context, ending: Ending) -> Result<Option<End>,
     })
 }
 
-/// Delivers. An error means that the ledger session has ended. `hand` for an employee in hand, of whom nothing can come but
-/// an update.
-pub async fn deliver(context: &Context, draft: Box<Draft>, hand: Option<Tickets>) -> Result<End, Ended> {
-    let mut delivery = Delivery {
-        context,
-        hand,
-        claimed: false,
-        intent: draft.work.claim.as_ref().map(|claim| claim.version),
-        floor: 0,
-        account: draft.work.benefits_id.clone(),
-        previous: None,
-        draft,
-    };
-    match delivery.run().await {
-        Ok(accepted) => delivery.succeeded(accepted).await,
-        Err(Stop::Reject(rejection)) => delivery.rejected(rejection, None).await,
-        Err(Stop::Failed(failure)) => delivery.failed(&failure).await,
-        Err(Stop::Blocked(wait)) => delivery.postpone(wait, false).await,
-        Err(Stop::LoadAgain) => delivery.postpone(Duration::ZERO, false).await,
-        Err(Stop::Halt(code)) => {
-            delivery.postpone(Duration::ZERO, false).await?;
-            Ok(End::Halt(code))
-        }
-        Err(Stop::Ended) => Err(Ended),
+/// Delivers. An error means that the ledger session has ended.
+pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended> {
+    let mut delivery = Delivery::new(context, draft, None);
+    let written = delivery.run().await;
+    delivery.end(written).await
+}
+
+/// Sends the ordinary update of an employee in hand, of whom nothing else can come.
+pub async fn update(context: &Context, draft: Box<Draft>, hand: Tickets) -> Result<End, Ended> {
+    let mut delivery = Delivery::new(context, draft, Some(hand));
+    match delivery.write(IntentKind::Update).await {
+        Ok(accepted) => match delivery.hand.take() {
+            Some(hand) => updated(context, &delivery.draft, hand, accepted).await,
+            None => delivery.succeeded(accepted).await,
+        },
+        stopped => Box::pin(delivery.end(stopped)).await,
     }
 }
 
@@ -144,13 +139,47 @@ struct Delivery<'c> {
     previous: Option<String>,
 }
 
-impl Delivery<'_> {
+impl<'c> Delivery<'c> {
+    fn new(context: &'c Context, draft: Box<Draft>, hand: Option<Tickets>) -> Self {
+        Self {
+            context,
+            hand,
+            claimed: false,
+            intent: draft.work.claim.as_ref().map(|claim| claim.version),
+            floor: 0,
+            account: draft.work.benefits_id.clone(),
+            previous: None,
+            draft,
+        }
+    }
+
+    async fn end(self, written: Result<Accepted, Stop>) -> Result<End, Ended> {
+        match written {
+            Ok(accepted) => self.succeeded(accepted).await,
+            Err(Stop::Reject(rejection)) => self.rejected(rejection, None).await,
+            Err(Stop::Failed(failure)) => self.failed(&failure).await,
+            Err(Stop::Blocked(wait)) => self.postpone(wait, false).await,
+            Err(Stop::LoadAgain) => self.postpone(Duration::ZERO, false).await,
+            Err(Stop::Halt(code)) => {
+                self.postpone(Duration::ZERO, false).await?;
+                Ok(End::Halt(code))
+            }
+            Err(Stop::Ended) => Err(Ended),
+        }
+    }
+
     /// Sends one write; where the platform holds a higher version, once more above it.
     async fn write(&mut self, kind: IntentKind) -> Result<Accepted, Stop> {
         match self.attempt(kind).await {
-            Err(Stop::Failed(failure)) if failure.class == Class::StaleVersion => {}
-            other => return other,
+            Err(Stop::Failed(failure)) if failure.class == Class::StaleVersion => {
+                Box::pin(self.write_above(kind)).await
+            }
+            other => other,
         }
+    }
+
+    /// Sends the write above the version that the platform holds.
+    async fn write_above(&mut self, kind: IntentKind) -> Result<Accepted, Stop> {
         let another_writer = || Stop::Halt("another-writer".to_owned());
         let account = self.account.clone().ok_or_else(another_writer)?;
         let held = self.ask("get", Box::pin(self.context.client.get(&account))).await?;
@@ -167,7 +196,7 @@ impl Delivery<'_> {
         let claim = self.draft.claim(kind, &body, &self.context.key, self.floor, self.draft.work.clock);
         let version = claim.version;
         if self.hand.is_none() {
-            self.reserve(kind, claim.clone()).await?;
+            Box::pin(self.reserve(kind, claim.clone())).await?;
         }
         let account = self.account.clone();
         let key = idempotency_key(
