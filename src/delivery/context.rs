@@ -87,15 +87,12 @@ pub(super) async fn context(
     let writer = Session::connect_by_key(&outfit.target, "benefits-sync intents").await?;
     let recorder = Session::connect_by_key(&outfit.target, "benefits-sync outcomes").await?;
     let for_takes = Arc::clone(&writer);
-    let takes = Batcher::spawn(tasks, Gather::AtOnce, move |to_take| take(Arc::clone(&for_takes), token, to_take));
+    let takes =
+        Batcher::spawn(tasks, Gather::AtOnce, move |to_take| take(Arc::clone(&for_takes), token, to_take));
     let (for_postponed, for_known, for_guard) =
         (Arc::clone(&recorder), Arc::clone(session), Arc::clone(session));
-    let recorder = Recorder {
-        session: recorder,
-        takes: takes.clone(),
-        endings,
-        metrics: outfit.metrics.clone(),
-    };
+    let recorder =
+        Recorder { session: recorder, takes: takes.clone(), endings, metrics: outfit.metrics.clone() };
     let for_updates = recorder.clone();
     let limits = config.guard.clone();
     Ok(Context {
@@ -106,14 +103,18 @@ pub(super) async fn context(
         platform_id: config.benefits.platform_id.clone(),
         link_check: config.benefits.link_check,
         token,
-        intents: Batcher::spawn(tasks, INTENTS, move |intents| write_intents(Arc::clone(&writer), token, intents)),
+        intents: Batcher::spawn(tasks, INTENTS, move |intents| {
+            write_intents(Arc::clone(&writer), token, intents)
+        }),
         outcomes: Batcher::spawn(tasks, OUTCOMES, move |outcomes| recorder.clone().outcomes(outcomes)),
         updates: Batcher::spawn(tasks, OUTCOMES, move |updates| for_updates.clone().updates(updates)),
         takes,
         postponed: Batcher::spawn(tasks, Gather::AtOnce, move |postponed| {
             postpone(Arc::clone(&for_postponed), token, postponed)
         }),
-        acquaintances: Batcher::spawn(tasks, Gather::AtOnce, move |ids| are_known(Arc::clone(&for_known), ids)),
+        acquaintances: Batcher::spawn(tasks, Gather::AtOnce, move |ids| {
+            are_known(Arc::clone(&for_known), ids)
+        }),
         endings: Batcher::spawn(tasks, Gather::AtOnce, move |endings: Vec<Ending>| {
             let (session, limits) = (Arc::clone(&for_guard), limits.clone());
             async move { guard::admit(&session, &limits, &endings).await }

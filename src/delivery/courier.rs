@@ -55,6 +55,7 @@ pub type Ending = (String, Result<End, Ended>);
 /// Runs deliveries until nobody hands in any more and all have ended.
 pub async fn run(
     context: Arc<Context>,
+    begun_max: usize,
     mut parcels: mpsc::Receiver<Parcel>,
     endings: mpsc::Sender<Ending>,
 ) -> Result<(), LedgerError> {
@@ -62,13 +63,14 @@ pub async fn run(
     let mut open = true;
     while open || !under_way.is_empty() {
         tokio::select! {
+            biased;
             Some(ending) = under_way.next(), if !under_way.is_empty() => {
                 if let Some(ending) = ending {
                     // Without a dispatcher nobody has to know.
                     drop(endings.send(ending).await);
                 }
             }
-            parcel = parcels.recv(), if open => match parcel {
+            parcel = parcels.recv(), if open && under_way.len() < begun_max => match parcel {
                 Some(parcel) => under_way.push(carry(&context, parcel)),
                 None => open = false,
             },

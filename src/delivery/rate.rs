@@ -39,8 +39,13 @@ impl Rate {
         loop {
             let turn = {
                 let mut times = self.times();
-                let turn = times.next.max(times.held_until).max(Instant::now());
+                let now = Instant::now();
+                let turn = times.next.max(times.held_until).max(now);
                 times.next = turn + self.interval;
+                if turn == now {
+                    // Not even a sleep of no length: the timer counts in milliseconds, and rounds up.
+                    return;
+                }
                 turn
             };
             sleep_until(turn).await;
@@ -88,6 +93,17 @@ mod tests {
         }
         let took = start.elapsed();
         assert!(took >= Duration::from_secs(2) && took < Duration::from_millis(2100), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_ceiling_nobody_waits_for_a_tick_of_the_timer() {
+        use futures_util::FutureExt as _;
+        let rate = Rate::new(None);
+        for _ in 0..100 {
+            assert!(rate.acquire().now_or_never().is_some());
+        }
+        rate.hold(Duration::from_secs(1));
+        assert!(rate.acquire().now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]

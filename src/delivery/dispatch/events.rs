@@ -52,7 +52,12 @@ impl Dispatcher<'_> {
             match end {
                 End::Settled(_) => self.resume(),
                 // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                End::Recording | End::Postponed(_) | End::Held | End::Unjudged | End::Marked | End::Halt(_) => {
+                End::Recording
+                | End::Postponed(_)
+                | End::Held
+                | End::Unjudged
+                | End::Marked
+                | End::Halt(_) => {
                     self.context.gate.set_trial(false);
                 }
             }

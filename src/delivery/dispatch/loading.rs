@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED, Parcel};
+use super::{
+    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED, Parcel,
+};
 use crate::delivery::batcher::Ended;
 use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
 use crate::delivery::guard;
