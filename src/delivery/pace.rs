@@ -16,6 +16,11 @@ pub const FAST_PER_SECOND: f64 = 2_000.0;
 /// The rate is counted over windows of this length.
 const WINDOW: Duration = Duration::from_millis(20);
 
+/// What is left of a higher rate after each window.
+const KEPT: f64 = 0.8;
+/// Supposed of a platform of which nothing is known yet. A window is enough to learn that it is slow.
+const SUPPOSED_PER_SECOND: f64 = 2.0 * FAST_PER_SECOND;
+
 /// Follows the rate at which deliveries end.
 #[derive(Debug)]
 pub struct Pace {
@@ -29,7 +34,7 @@ pub struct Pace {
 impl Pace {
     /// Between `floor` and `ceiling` employees under way.
     pub fn new(floor: usize, ceiling: usize, now: Instant) -> Self {
-        Self { floor, ceiling: ceiling.max(floor), since: now, ended: 0, per_second: 0.0 }
+        Self { floor, ceiling: ceiling.max(floor), since: now, ended: 0, per_second: SUPPOSED_PER_SECOND }
     }
 
     /// A delivery has ended.
@@ -37,7 +42,9 @@ impl Pace {
         self.ended = self.ended.saturating_add(1);
         let elapsed = now.saturating_duration_since(self.since);
         if elapsed >= WINDOW {
-            self.per_second = f64::from(self.ended) / elapsed.as_secs_f64();
+            // Outcomes are recorded many at a time, so that a window may meet few by chance.
+            let lately = f64::from(self.ended) / elapsed.as_secs_f64();
+            self.per_second = lately.max(self.per_second * KEPT);
             self.since = now;
             self.ended = 0;
         }
@@ -87,15 +94,36 @@ mod tests {
     fn nothing_is_held_against_an_idle_delivery() {
         let start = Instant::now();
         let mut pace = Pace::new(64, 2_000, start);
-        assert!(pace.is_slower_than(10.0, start));
-        pace.ended(start + WINDOW);
-        assert!(pace.is_slower_than(100.0, start + WINDOW) && !pace.is_slower_than(10.0, start + WINDOW));
-        assert!(!pace.is_slower_than(100.0, start + Duration::from_secs(1)));
+        assert!(!pace.is_slower_than(FAST_PER_SECOND, start), "nothing is known of it");
+        for n in 1..=100 {
+            pace.ended(start + n * WINDOW);
+        }
+        let end = start + 100 * WINDOW;
+        assert!(pace.is_slower_than(100.0, end) && !pace.is_slower_than(10.0, end));
+        assert!(!pace.is_slower_than(100.0, end + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_window_that_meets_few_by_chance_changes_little_and_a_faster_one_everything() {
+        let start = Instant::now();
+        let mut pace = Pace::new(64, 2_000, start);
+        for n in 1..=50 {
+            pace.ended(start + n * WINDOW);
+        }
+        let slow = pace.under_way_max();
+        for _ in 0..400 {
+            pace.ended(start + 50 * WINDOW);
+        }
+        pace.ended(start + 51 * WINDOW);
+        let fast = pace.under_way_max();
+        pace.ended(start + 52 * WINDOW);
+        assert!(slow < 70 && fast > 1_000, "{slow} {fast}");
+        assert!(pace.under_way_max() > fast * 3 / 4);
     }
 
     #[test]
     fn nothing_exceeds_the_ceiling_or_falls_below_the_floor() {
         assert_eq!(pace_after(1_000_000), 2_000);
-        assert_eq!(pace_after(0), 64);
+        assert_eq!(pace_after(1), 64 + 96 + 60);
     }
 }

@@ -205,8 +205,10 @@ impl Marker {
                 continue;
             }
             let wanted = first.touches.as_ref().map_or(0, |touches| touches.employees().count());
-            // Half of it at once: a hand-over for each place that becomes free would cost more than it saves.
-            let fewer = self.appetite.most().saturating_sub(wanted).min(self.appetite.most().div_ceil(2));
+            // An eighth at once: a hand-over for each place that becomes free would cost more than it saves, and with half
+            // of all there is neither the platform nor the ledger would be busy all the time.
+            let most = self.appetite.most();
+            let fewer = most.saturating_sub(wanted).min(most - most / 8);
             if fewer > 0
                 && self.appetite.is_fast()
                 && let Ok(room) = tokio::time::timeout(ROOM_MAX, self.hand.until_fewer(fewer)).await
