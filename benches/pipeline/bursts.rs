@@ -18,6 +18,8 @@ pub struct Burst {
 pub async fn first_sync(site: &BenchSite) -> Line {
     let platform = Platform::start(Duration::ZERO, None);
     let process = site.run(&platform.url, "").await;
+    // The comparison of the first start, with nobody in it, is no part of a first sync.
+    site.until_compared().await;
     let started = Instant::now();
     site.sync_everyone().await;
     site.until_settled().await;
@@ -57,6 +59,7 @@ async fn one_burst(site: &BenchSite) -> (f64, Cost) {
     let rate = site.employees as f64 / started.elapsed().as_secs_f64();
     let after = site.ledger_cost().await;
     let cost = after.since(&before, site.employees, process.cpu_seconds(), process.rss_max_mb());
+    site.rest().await;
     process.stop();
     (rate, cost)
 }

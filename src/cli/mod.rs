@@ -158,10 +158,18 @@ impl<E: Into<anyhow::Error>> From<E> for Exit {
     }
 }
 
+/// One core in so many is ours. The database is often beside us, and each update costs a quarter less on one thread than on
+/// two that hand it to each other.
+const WORKERS_SHARE: usize = 2;
+/// One thread delivers some 25,000 updates a second.
+const WORKERS_MAX: usize = 4;
+
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let workers = std::thread::available_parallelism().map_or(1, |cores| cores.get() / WORKERS_SHARE);
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(workers.clamp(1, WORKERS_MAX)).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Exit::new(FAILED, error)),
     };

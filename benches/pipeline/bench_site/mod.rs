@@ -288,6 +288,13 @@ impl BenchSite {
         .await;
     }
 
+    /// Until the slot need not be read from further back than here when it is read next: a slot that is read all day is
+    /// seconds behind in that, and the scenes' are as far behind as the scene before was long.
+    pub async fn rest(&self) {
+        self.client.batch_execute("checkpoint").await.unwrap();
+        self.until_passed().await;
+    }
+
     /// The time of a commit that waits for the disk.
     pub async fn fsync_ms(&self) -> f64 {
         self.client.batch_execute("create table if not exists hr.tick (n bigint)").await.unwrap();
