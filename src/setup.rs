@@ -43,6 +43,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../sql/migrations/011_least_power.sql"),
     },
     Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
+    Migration { version: 13, name: "intents", sql: include_str!("../sql/migrations/013_intents.sql") },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.

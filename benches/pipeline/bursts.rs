@@ -52,10 +52,13 @@ pub async fn burst(site: &BenchSite, scene: &str, rows: u64) -> Burst {
 async fn one_burst(site: &BenchSite) -> (f64, Cost) {
     let platform = Platform::start(Duration::ZERO, None);
     let before = site.ledger_cost().await;
+    let backlog = site.wal_end().await;
     let started = Instant::now();
     let process = site.start(&platform.url, "");
     site.until_writes(&platform.seen, site.employees).await;
-    site.until_settled().await;
+    // All is recorded, durably, once its WAL is confirmed: what the ledger itself has written since is no part of it.
+    site.until_confirmed(&backlog).await;
+    site.until_nothing_is_pending().await;
     let rate = site.employees as f64 / started.elapsed().as_secs_f64();
     let after = site.ledger_cost().await;
     let cost = after.since(&before, site.employees, process.cpu_seconds(), process.rss_max_mb());
@@ -98,6 +101,7 @@ pub async fn against_the_sandbox() -> Line {
     let sandbox = Sandbox::start(options).await.unwrap();
     let url = sandbox.base_url();
     let process = site.run(&url, "").await;
+    site.until_compared().await;
     site.sync_everyone().await;
     site.until_settled().await;
     process.stop();
@@ -106,10 +110,13 @@ pub async fn against_the_sandbox() -> Line {
         site.change_everyone(1, round).await;
         site.floor().await;
         let before = sandbox.counts().updated;
+        let backlog = site.wal_end().await;
         let started = Instant::now();
         let process = site.start(&url, "");
-        site.until_settled().await;
+        site.until_confirmed(&backlog).await;
+        site.until_nothing_is_pending().await;
         rates.push(employees as f64 / started.elapsed().as_secs_f64());
+        site.rest().await;
         process.stop();
         assert_eq!(sandbox.counts().updated - before, employees, "one update an employee");
     }

@@ -54,10 +54,14 @@ pub async fn slow(site: &BenchSite) -> Vec<Line> {
         };
         overtaking.push(arrived.duration_since(committed).as_secs_f64() * 1e3);
     }
-    site.until_settled().await;
+    let end = site.wal_end().await;
+    let writes = site.employees + overtaking.len() as u64;
+    site.until_writes(&platform.seen, writes).await;
+    site.until_confirmed(&end).await;
+    site.until_nothing_is_pending().await;
     let seconds = started.elapsed().as_secs_f64();
     process.stop();
-    let writes = site.employees as f64 + overtaking.len() as f64;
+    let writes = writes as f64;
     let ratio = seconds / (writes * delay.as_secs_f64() / 32.0);
     let longest = overtaking.iter().copied().fold(0.0, f64::max);
     let answered = platform.seen.waited_micros.load(Ordering::Relaxed) as f64 / 1e3 / writes;

@@ -7,8 +7,8 @@
 use std::time::SystemTime;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
+use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 
 use super::api::{self, Employee, Items, Package, Page, Picklists, Platform, Problem};
@@ -31,14 +31,14 @@ pub struct Client {
     http: reqwest::Client,
     credentials: Credentials,
     platform_id: String,
-    /// Up to and with the platform's id.
-    base: String,
+    /// Up to and with the platform's id. Parsed once: of each request's only the rest is.
+    base: Url,
 }
 
 /// One request, as often as it is sent.
 struct Request {
     method: Method,
-    url: String,
+    url: Url,
     write: Option<Write>,
     subject: Subject,
     body_max: usize,
@@ -56,6 +56,7 @@ impl Client {
         let http = transport::build(config.delivery.timeout, config.benefits.ca_file.as_deref())?;
         let platform_id = config.benefits.platform_id.clone();
         let base = format!("{}/platforms/{}", config.base_url(), utf8_percent_encode(&platform_id, ENCODED));
+        let base = Url::parse(&base).map_err(|error| SetupError::BaseUrl(error.to_string()))?;
         Ok(Self { credentials: Credentials::new(&config.benefits, &http), http, platform_id, base })
     }
 
@@ -175,7 +176,10 @@ impl Client {
     }
 
     fn read(&self, path: &str, subject: Subject) -> Request {
-        let url = format!("{}{path}", self.base);
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path()));
+        url.set_query(query);
         Request { method: Method::GET, url, write: None, subject, body_max: BODY_MAX }
     }
 
@@ -194,7 +198,7 @@ impl Client {
     async fn send(&self, request: &Request, token: &secrecy::SecretString) -> Result<Received, Failure> {
         let mut builder = self
             .http
-            .request(request.method.clone(), &request.url)
+            .request(request.method.clone(), request.url.clone())
             .header(AUTHORIZATION, credentials::bearer(token)?);
         if let Some(write) = &request.write {
             builder = builder
@@ -209,7 +213,7 @@ impl Client {
 /// Shows where it sends, not with what.
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+        f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
     }
 }
 

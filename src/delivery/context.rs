@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::record::FingerprintKey;
 
 /// Nothing leaves before its intent: only as long as it takes a few more to come.
-const INTENTS: Gather = Gather::Every(Duration::from_millis(2));
+const INTENTS: Gather = Gather::Every(Duration::from_millis(4));
 /// The platform has answered, and no change waits for it to be recorded.
 const OUTCOMES: Gather = Gather::Every(Duration::from_millis(8));
 

@@ -41,6 +41,9 @@ pub enum SetupError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The address is none.
+    #[error("benefits.base_url is not a URL: {0}")]
+    BaseUrl(String),
     /// TLS cannot be set up.
     #[error("cannot set up TLS for the Benefits platform")]
     Tls(#[from] rustls::Error),

@@ -265,10 +265,13 @@ impl BenchSite {
         until(async || seen.writes.load(Ordering::Relaxed) >= count).await;
     }
 
-    /// Until the slot has confirmed everything.
-    pub async fn until_passed(&self) {
-        let end: String =
-            self.client.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0);
+    /// Where the WAL ends now.
+    pub async fn wal_end(&self) -> String {
+        self.client.query_one("select pg_current_wal_lsn()::text", &[]).await.unwrap().get(0)
+    }
+
+    /// Until the slot has confirmed everything up to here.
+    pub async fn until_confirmed(&self, end: &str) {
         until(async || {
             let sql = format!(
                 "select confirmed_flush_lsn >= '{end}' from pg_replication_slots where slot_name = '{SLOT}'"
@@ -278,9 +281,19 @@ impl BenchSite {
         .await;
     }
 
+    /// Until the slot has confirmed everything.
+    pub async fn until_passed(&self) {
+        let end = self.wal_end().await;
+        self.until_confirmed(&end).await;
+    }
+
     /// Until the slot has confirmed everything and nothing is pending.
     pub async fn until_settled(&self) {
         self.until_passed().await;
+        self.until_nothing_is_pending().await;
+    }
+
+    pub async fn until_nothing_is_pending(&self) {
         until(async || {
             let sql = "select not exists (select from benefits.pending) and not exists (select from benefits.request)";
             self.client.query_one(sql, &[]).await.unwrap().get(0)

@@ -159,7 +159,7 @@ impl Dispatcher<'_> {
             }
             Decision::Send(plan) if ordinary && plan.opening == Opening::Update => {
                 let id = work.employee_id.clone();
-                self.carry(id, Errand::Update(draft(work, plan), hand))
+                self.carry(id, Errand::update(draft(work, plan), hand))
             }
             _ => self.mark(work.employee_id, hand),
         }

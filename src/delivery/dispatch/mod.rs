@@ -40,8 +40,6 @@ use crate::record::{FingerprintKey, Rules};
 const UNDER_WAY_MAX: usize = 2048;
 /// Parcels, and ends of parcels, on their way: nobody under way has more than one, whoever is marked overdue included.
 const PARCELS_MAX: usize = 2 * UNDER_WAY_MAX;
-/// Deliveries that are begun, for each request that may be under way: some wait for a turn, some for the ledger.
-const BEGUN_FOR_EACH_REQUEST: usize = 3;
 /// Ends of parcels that are taken at once.
 const ENDINGS_AT_ONCE: usize = 256;
 /// Between two looks at the ledger for what nobody told us.
@@ -178,8 +176,12 @@ impl<'o> Dispatcher<'o> {
         let (tell, endings) = mpsc::channel(PARCELS_MAX);
         let context = Arc::new(context(outfit, token, &session, tell.clone(), &mut batchers).await?);
         let (parcels, to_carry) = mpsc::channel(PARCELS_MAX);
-        let begun_max = outfit.config.delivery.concurrency.saturating_mul(BEGUN_FOR_EACH_REQUEST);
-        batchers.spawn(courier::run(Arc::clone(&context), begun_max, to_carry, tell));
+        batchers.spawn(courier::run(
+            Arc::clone(&context),
+            outfit.config.delivery.concurrency,
+            to_carry,
+            tell,
+        ));
         let site = Site::load(&session).await?;
         // What halted an earlier session is found anew, but for what waits for a person.
         let halted = site.halted_code.clone().filter(|code| code == ANOTHER_WRITER);

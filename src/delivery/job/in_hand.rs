@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Accepted, Delivery, End, Stop, ask};
 use crate::delivery::batcher::{Batcher, Ended};
@@ -12,9 +12,6 @@ use crate::delivery::outcome::{Answer, Failure};
 use crate::delivery::tickets::Tickets;
 use crate::ledger::in_hand::{Delivered, Taken, ToTake};
 use crate::ledger::work::Claim;
-
-/// How long an employee in hand may take to be accepted before the ledger is told of them.
-const IN_HAND_MAX: Duration = Duration::from_millis(250);
 
 /// Marks an employee in hand after all, with the write that may be on its way; `in_full` where nothing is known of what the
 /// platform holds. `None`: they are not enrolled any more.
@@ -51,12 +48,12 @@ impl Delivery<'_> {
         claim: Claim,
         request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
     ) -> Result<Answer<T>, Stop> {
-        let Some(hand) = self.hand.take() else { return self.ask(operation, request).await };
+        let Some((hand, until)) = self.hand.take() else { return self.ask(operation, request).await };
         let (context, version, id) = (self.context, claim.version, self.draft.work.employee_id.clone());
         let mut asking = pin!(ask(context, &id, operation, request));
-        let prompt = tokio::time::timeout(IN_HAND_MAX, asking.as_mut()).await;
+        let prompt = tokio::time::timeout_at(until, asking.as_mut()).await;
         if let Ok(Ok(accepted)) = prompt {
-            self.hand = Some(hand);
+            self.hand = Some((hand, until));
             return Ok(accepted);
         }
         if let Ok(Err(Stop::Ended)) = prompt {

@@ -110,12 +110,18 @@ pub async fn deliver(context: &Context, draft: Box<Draft>) -> Result<End, Ended>
     delivery.end(written).await
 }
 
-/// Sends the ordinary update of an employee in hand, of whom nothing else can come.
-pub async fn update(context: &Context, draft: Box<Draft>, hand: Tickets) -> Result<End, Ended> {
-    let mut delivery = Delivery::new(context, draft, Some(hand));
+/// Sends the ordinary update of an employee in hand, of whom nothing else can come. Not accepted at the time given, they
+/// are marked after all.
+pub async fn update(
+    context: &Context,
+    draft: Box<Draft>,
+    hand: Tickets,
+    until: tokio::time::Instant,
+) -> Result<End, Ended> {
+    let mut delivery = Delivery::new(context, draft, Some((hand, until)));
     match delivery.write(IntentKind::Update).await {
         Ok(accepted) => match delivery.hand.take() {
-            Some(hand) => updated(context, &delivery.draft, hand, accepted).await,
+            Some((hand, _)) => updated(context, &delivery.draft, hand, accepted).await,
             None => delivery.succeeded(accepted).await,
         },
         stopped => Box::pin(delivery.end(stopped)).await,
@@ -124,8 +130,8 @@ pub async fn update(context: &Context, draft: Box<Draft>, hand: Tickets) -> Resu
 
 struct Delivery<'c> {
     context: &'c Context,
-    /// In hand still: no mark, no claim, no intent.
-    hand: Option<Tickets>,
+    /// In hand still, until then at most: no mark, no claim, no intent.
+    hand: Option<(Tickets, tokio::time::Instant)>,
     draft: Box<Draft>,
     /// Whether the claim is ours, so that an outcome is recorded under it.
     claimed: bool,
@@ -140,7 +146,7 @@ struct Delivery<'c> {
 }
 
 impl<'c> Delivery<'c> {
-    fn new(context: &'c Context, draft: Box<Draft>, hand: Option<Tickets>) -> Self {
+    fn new(context: &'c Context, draft: Box<Draft>, hand: Option<(Tickets, tokio::time::Instant)>) -> Self {
         Self {
             context,
             hand,
