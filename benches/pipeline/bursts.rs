@@ -6,6 +6,7 @@ use benefits_sync::sandbox::{Sandbox, SandboxOptions};
 
 use crate::bench_site::{BenchSite, Cost, Keys, median};
 use crate::platform::Platform;
+use crate::requests;
 use crate::table::Line;
 use crate::{EMPLOYEES, at_least, at_most};
 
@@ -34,17 +35,22 @@ pub async fn first_sync(site: &BenchSite) -> Line {
 pub async fn burst(site: &BenchSite, scene: &str, rows: u64) -> Burst {
     let mut rates = Vec::new();
     let mut floors = Vec::new();
+    let mut requests = Vec::new();
     let mut costs: Vec<Cost> = Vec::new();
     for round in 0..3 {
         site.change_everyone(rows, round).await;
         floors.push(site.floor().await);
+        requests.push(requests::alone(site.employees).await);
         let (rate, cost) = one_burst(site).await;
         rates.push(rate);
         costs.push(cost);
     }
     let (rate, floor) = (median(&mut rates), site.employees as f64 / median(&mut floors));
     let cost = costs.last().map(ToString::to_string).unwrap_or_default();
-    let figure = format!("{rate:.0}/s acknowledged; pg_recvlogical reads {floor:.0}/s; {cost}");
+    let requests = median(&mut requests);
+    let figure = format!(
+        "{rate:.0}/s acknowledged; pg_recvlogical alone reads {floor:.0}/s, the requests alone go at {requests:.0}/s; {cost}"
+    );
     Burst { line: at_least(scene, rate, 25_000.0, figure, "25,000/s"), rate }
 }
 

@@ -26,6 +26,7 @@ mod bursts;
 mod endurance;
 mod pages;
 mod platform;
+mod requests;
 mod scale;
 mod steady;
 mod table;

@@ -154,7 +154,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_requests_are_not_kept_waiting() {
         let mut tasks = JoinSet::new();
-        let (batcher, sizes) = batcher(&mut tasks, Gather::Every(Duration::from_secs(3600)));
+        let (batcher, sizes) = batcher(&mut tasks, Gather::Every(Duration::from_hours(1)));
         batcher.call(0).await.unwrap();
         let began = Instant::now();
         futures_util::future::join_all((0..ENOUGH).map(|n| batcher.call(n))).await;

@@ -19,10 +19,15 @@ async fn crowd(site: &Site, first: i32, last: i32) {
              from generate_series({first}, {last}) as n where n % 1000 <> 999;
              insert into benefits.pending (employee_id, cause, changed_at, last_changed_at)
              select n::text, 'change', now(), now() from generate_series({first}, {last}) as n where n % 500 in (50, 150) and n % 1000 < 500;
-             analyze benefits.employee; analyze benefits.enrolment; analyze benefits.pending; analyze benefits.request"
+             analyze benefits.request"
         ))
         .await
         .unwrap();
+    // As autovacuum does before long: whoever was known before they were enrolled has left a dead entry in the index of those
+    // who are not, and by its size the planner would take it for a large one.
+    for table in ["employee", "enrolment", "pending"] {
+        site.hr.batch_execute(&format!("vacuum analyze benefits.{table}")).await.unwrap();
+    }
 }
 
 /// Rows of the two large tables that a plan has read, shown or not.

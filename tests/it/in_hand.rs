@@ -20,6 +20,10 @@ async fn marks(site: &Site) -> i64 {
     site.hr.query_one(sql, &[]).await.unwrap().get(0)
 }
 
+async fn marks_left(site: &Site) -> i64 {
+    site.hr.query_one("select count(*) from benefits.pending", &[]).await.unwrap().get(0)
+}
+
 async fn rename(site: &Site, id: i64, name: &str) {
     let sql = "update hr.employee set surname = $2 where id = $1";
     site.hr.execute(sql, &[&id, &name]).await.unwrap();
@@ -131,6 +135,25 @@ async fn a_platform_that_is_slow_or_down_holds_no_wal_back() {
         site.hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 2
     })
     .await;
+    site.sandbox.disarm_all();
+    prove(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_turn_at_a_slow_platform_holds_no_wal_back() {
+    let mut site = synced(18).await;
+    "[delivery]\ntimeout = \"2m\"\nconcurrency = 1\n".clone_into(&mut site.more);
+    site.start().await;
+    site.sync(&["4", "5", "6", "7", "8"]).await;
+    let slow = Fault::SlowAnswer { delay: Duration::from_hours(1), jitter: Duration::ZERO };
+    site.sandbox.arm(FaultRule::always(slow).on(Operations::Writes));
+    // One is being sent, a few are ready for it, and the others have not begun.
+    for id in 1..=8 {
+        rename(&site, id, "Waits").await;
+    }
+    site.passed().await;
+    eventually("the ledger knows of everybody", async || marks_left(&site).await == 8).await;
     site.sandbox.disarm_all();
     prove(&site).await;
     site.stop().await;

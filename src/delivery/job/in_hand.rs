@@ -27,14 +27,15 @@ pub async fn mark(
 
 /// As [`mark`], for whoever has no more than the way to the ledger.
 pub async fn mark_by(
-    takes: &Batcher<ToTake, Option<Taken>>,
+    to_ledger: &Batcher<ToTake, Option<Taken>>,
     employee_id: &str,
     tickets: Tickets,
     claim: Option<Claim>,
     in_full: bool,
 ) -> Result<Option<Taken>, Ended> {
-    let to_take = ToTake { employee_id: employee_id.to_owned(), change: tickets.change(), claim, in_full };
-    let taken = takes.call(to_take).await?;
+    let employee_id = employee_id.to_owned();
+    let change = tickets.change();
+    let taken = to_ledger.call(ToTake { employee_id, change, claim, in_full }).await?;
     tickets.settle();
     Ok(taken)
 }
