@@ -44,6 +44,7 @@ mod in_hand;
 mod in_hand_ledger;
 mod invariants;
 mod large;
+mod ledger_plans;
 mod ledger_races;
 mod main_job;
 mod metrics;
