@@ -23,6 +23,12 @@ async fn crowd(site: &Site, first: i32, last: i32) {
         ))
         .await
         .unwrap();
+    // All of them were known before they were enrolled, which leaves empty pages in the index of those who are not: by their
+    // number, and by what the sample for the statistics has met, the planner finds that index dear or not. A new one is small.
+    site.hr
+        .batch_execute("reindex index benefits.employee_not_enrolled_ix; analyze benefits.employee")
+        .await
+        .unwrap();
 }
 
 /// Rows of the two large tables that a plan has read, shown or not.
@@ -101,10 +107,6 @@ for_each_major! {
 
     async fn a_page_of_any_state_and_a_join_from_hr_read_little_more_than_they_show_however_many_there_are(major: u32) {
         let site = Site::new(major).await;
-        // A vacuum in between leaves empty pages in the index of those who are not enrolled, by whose number it seems dear.
-        for table in ["employee", "enrolment", "pending"] {
-            site.hr.batch_execute(&format!("alter table benefits.{table} set (autovacuum_enabled = off)")).await.unwrap();
-        }
         site.hr.batch_execute("create table hr.list as select n::bigint as id from generate_series(1000, 1010) as n; analyze hr.list").await.unwrap();
         for (first, last) in [(1_000, 20_999), (21_000, 60_999)] {
             crowd(&site, first, last).await;
