@@ -1,10 +1,10 @@
 //! The pipeline: wires the stages together and keeps them running. Read this first.
 //!
 //! ```text
-//!            ┌──────────────── reader session ────────────────┐        ┌───── delivery session ─────┐
-//!  WAL ────▶ │ Stream ─▶ pgoutput ─▶ Selector ─▶ channel ─▶    │ notice │ Dispatcher ─▶ jobs ─▶ HTTP │ ────▶ Benefits
-//!            │    ▲                              Marker ───────┼───────▶│                            │
-//!            │    └── confirmed LSN ◀── PersistedLsn ┘         │        └────────────────────────────┘
+//!            ┌──────────────── reader session ────────────────┐        ┌────── delivery session ───────┐
+//!  WAL ────▶ │ Stream ─▶ pgoutput ─▶ Selector ─▶ channel ─▶    │ notice │ Dispatcher ─▶ courier ─▶ HTTP │ ────▶ Benefits
+//!            │    ▲                              Marker ───────┼───────▶│                               │
+//!            │    └── confirmed LSN ◀── PersistedLsn ┘         │        └───────────────────────────────┘
 //!            └─────────────────────────────────────────────────┘           observer: gauges, drift
 //!                                    │                                      reconcile: doubt, midnight
 //!                                    ▼  both keep everything in the ledger: either may die at any instant
