@@ -158,10 +158,10 @@ impl<E: Into<anyhow::Error>> From<E> for Exit {
     }
 }
 
-/// One core in so many is ours. The database is often beside us, and each update costs a quarter less on one thread than on
-/// two that hand it to each other.
+/// One core in so many is ours. The database is often beside us, and each update costs a fifth less on one thread than on two
+/// that hand it to each other.
 const WORKERS_SHARE: usize = 2;
-/// One thread delivers some 25,000 updates a second.
+/// One thread delivers more than 20,000 updates a second.
 const WORKERS_MAX: usize = 4;
 
 /// Parses the command line and runs the command.

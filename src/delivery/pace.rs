@@ -18,7 +18,7 @@ const WINDOW: Duration = Duration::from_millis(20);
 
 /// What is left of a higher rate after each window.
 const KEPT: f64 = 0.8;
-/// Supposed of a platform of which nothing is known yet. A window is enough to learn that it is slow.
+/// Supposed of a platform of which nothing is known yet. A few windows are enough to learn that it is slow.
 const SUPPOSED_PER_SECOND: f64 = 2.0 * FAST_PER_SECOND;
 
 /// Follows the rate at which deliveries end.
