@@ -38,14 +38,35 @@ const SENDS_BEGUN: usize = 16;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What is to be done for one employee.
-pub struct Parcel {
-    /// Who.
-    pub id: String,
-    /// What.
-    pub errand: Errand,
+pub enum Parcel {
+    /// The ordinary update of an employee in hand.
+    Update(Update),
+    /// Everything else.
+    Errand {
+        /// Who.
+        id: String,
+        /// What.
+        errand: Errand,
+    },
 }
 
-/// What is to be done.
+/// The ordinary update of an employee in hand: sent, or marked after all if it is not accepted in time.
+pub struct Update {
+    id: String,
+    draft: Box<Draft>,
+    hand: Tickets,
+    /// When the ledger is told of it at the latest.
+    until: Instant,
+}
+
+impl Update {
+    /// To be accepted within a moment from now.
+    pub fn new(draft: Box<Draft>, hand: Tickets) -> Self {
+        Self { id: draft.work.employee_id.clone(), draft, hand, until: Instant::now() + IN_HAND_MAX }
+    }
+}
+
+/// What is to be done, if it is no ordinary update.
 pub enum Errand {
     /// Sent a moment ago: given back for so long.
     Wait(Box<Work>, Duration),
@@ -55,137 +76,98 @@ pub enum Errand {
     Reject(Box<Work>, Rejection, Option<guard::Ending>),
     /// Sent, if the guard lets the ending pass.
     Send(Box<Draft>, Option<guard::Ending>),
-    /// In hand, and an ordinary update: sent, or marked after all if it is not accepted by then.
-    Update {
-        /// What to send.
-        draft: Box<Draft>,
-        /// What is settled by it.
-        hand: Tickets,
-        /// When the ledger is told of it at the latest.
-        until: Instant,
-    },
     /// In hand, and nothing that can be done without a mark.
     Mark(Tickets),
-}
-
-impl Errand {
-    /// The ordinary update of an employee in hand.
-    pub fn update(draft: Box<Draft>, hand: Tickets) -> Self {
-        Self::Update { draft, hand, until: Instant::now() + IN_HAND_MAX }
-    }
-
-    /// Whether it goes to the platform.
-    fn is_sent(&self) -> bool {
-        matches!(self, Self::Send(..) | Self::Update { .. })
-    }
 }
 
 /// How a parcel ended: whose, and how.
 pub type Ending = (String, Result<End, Ended>);
 
 /// Runs deliveries until nobody hands in any more and all have ended. `concurrency`: how many requests may be under way;
-/// whoever comes when a few times as many have begun waits for their turn here, where waiting costs least.
+/// whoever comes when a few times as many have begun waits for their turn here, where waiting costs least. Updates in hand
+/// do not queue behind the others, of whom a first sync makes thousands.
 pub async fn run(
     context: Arc<Context>,
     concurrency: usize,
     mut parcels: mpsc::Receiver<Parcel>,
     endings: mpsc::Sender<Ending>,
 ) -> Result<(), LedgerError> {
-    let mut begun = FuturesUnordered::new();
-    let mut waiting = Waiting::default();
+    let (mut updates, mut updates_waiting) = (FuturesUnordered::new(), VecDeque::<Update>::new());
+    let (mut others, mut sends_waiting) = (FuturesUnordered::new(), VecDeque::new());
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut open = true;
-    while open || !begun.is_empty() {
-        while let Some(parcel) = waiting.next(begun.len() / concurrency.max(1)) {
-            begun.push(carry(&context, parcel));
+    while open || !updates.is_empty() || !others.is_empty() {
+        while updates.len() < concurrency * UPDATES_BEGUN
+            && let Some(update) = updates_waiting.pop_front()
+        {
+            updates.push(send_update(&context, update));
         }
-        tokio::select! {
+        while others.len() < concurrency * SENDS_BEGUN
+            && let Some((id, errand)) = sends_waiting.pop_front()
+        {
+            others.push(run_errand(&context, id, errand));
+        }
+        let ending = tokio::select! {
             biased;
-            Some(ending) = begun.next(), if !begun.is_empty() => {
-                if let Some(ending) = ending {
-                    // Without a dispatcher nobody has to know.
-                    drop(endings.send(ending).await);
+            Some(ending) = updates.next(), if !updates.is_empty() => ending,
+            Some(ending) = others.next(), if !others.is_empty() => ending,
+            _ = look.tick(), if !updates_waiting.is_empty() => {
+                // The one in front has waited longest.
+                while updates_waiting.front().is_some_and(|update| update.until <= Instant::now())
+                    && let Some(Update { id, hand, .. }) = updates_waiting.pop_front()
+                {
+                    others.push(run_errand(&context, id, Errand::Mark(hand)));
                 }
+                None
             }
-            _ = look.tick(), if !waiting.is_empty() => {
-                begun.extend(waiting.overdue(Instant::now()).into_iter().map(|parcel| carry(&context, parcel)));
+            parcel = parcels.recv(), if open => {
+                match parcel {
+                    Some(Parcel::Update(update)) => updates_waiting.push_back(update),
+                    Some(Parcel::Errand { id, errand: errand @ Errand::Send(..) }) => sends_waiting.push_back((id, errand)),
+                    // For the ledger alone, which does not wait for the platform.
+                    Some(Parcel::Errand { id, errand }) => others.push(run_errand(&context, id, errand)),
+                    None => open = false,
+                }
+                None
             }
-            parcel = parcels.recv(), if open => match parcel {
-                Some(parcel) if parcel.errand.is_sent() => waiting.push(parcel),
-                // For the ledger alone, which does not wait for the platform.
-                Some(parcel) => begun.push(carry(&context, parcel)),
-                None => open = false,
-            },
+        };
+        if let Some(ending) = ending {
+            // Without a dispatcher nobody has to know.
+            drop(endings.send(ending).await);
         }
     }
     Ok(())
 }
 
-/// Who waits for their turn to be sent, in the order in which they came.
-#[derive(Default)]
-struct Waiting(VecDeque<Parcel>);
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn push(&mut self, parcel: Parcel) {
-        self.0.push_back(parcel);
-    }
-
-    /// Who is next, where so many have begun for each request that may be under way.
-    fn next(&mut self, begun: usize) -> Option<Parcel> {
-        let begun_max = match self.0.front()?.errand {
-            Errand::Update { .. } => UPDATES_BEGUN,
-            _ => SENDS_BEGUN,
-        };
-        if begun < begun_max { self.0.pop_front() } else { None }
-    }
-
-    /// Whoever in hand has waited too long: they are to be marked instead.
-    fn overdue(&mut self, now: Instant) -> Vec<Parcel> {
-        let mut overdue = Vec::new();
-        for parcel in std::mem::take(&mut self.0) {
-            let Parcel { id, errand } = parcel;
-            match errand {
-                Errand::Update { hand, until, .. } if until <= now => {
-                    overdue.push(Parcel { id, errand: Errand::Mark(hand) });
-                }
-                errand => self.0.push_back(Parcel { id, errand }),
-            }
-        }
-        overdue
-    }
+/// How it ended; `None` where the recorder tells.
+async fn send_update(context: &Context, update: Update) -> Option<Ending> {
+    let Update { id, draft, hand, until } = update;
+    told_here(id, job::update(context, draft, hand, until).await)
 }
 
 /// How it ended; `None` where the recorder tells.
-async fn carry(context: &Context, parcel: Parcel) -> Option<Ending> {
-    let Parcel { id, errand } = parcel;
+async fn run_errand(context: &Context, id: String, errand: Errand) -> Option<Ending> {
     let end = match errand {
-        Errand::Update { draft, hand, until } => job::update(context, draft, hand, until).await,
-        // Boxed: by far the most are updates, and each future has room for the largest.
-        other => Box::pin(run_errand(context, &id, other)).await,
-    };
-    (!matches!(end, Ok(End::Recording))).then_some((id, end))
-}
-
-async fn run_errand(context: &Context, id: &str, errand: Errand) -> Result<End, Ended> {
-    match errand {
         Errand::Wait(work, wait) => job::wait(context, &work, wait).await,
         Errand::InStep(work) => job::in_step(context, &work).await,
-        Errand::Reject(work, rejection, ending) => match held_back(context, ending).await? {
-            None => job::reject(context, *work, rejection).await,
-            Some(end) => Ok(end),
+        Errand::Reject(work, rejection, ending) => match held_back(context, ending).await {
+            Ok(None) => job::reject(context, *work, rejection).await,
+            Ok(Some(end)) => Ok(end),
+            Err(ended) => Err(ended),
         },
-        Errand::Send(draft, ending) => match held_back(context, ending).await? {
-            None => job::deliver(context, draft).await,
-            Some(end) => Ok(end),
+        Errand::Send(draft, ending) => match held_back(context, ending).await {
+            Ok(None) => job::deliver(context, draft).await,
+            Ok(Some(end)) => Ok(end),
+            Err(ended) => Err(ended),
         },
-        Errand::Update { draft, hand, until } => job::update(context, draft, hand, until).await,
-        Errand::Mark(hand) => job::mark(context, id, hand, None, false).await.map(|_| End::Marked),
-    }
+        Errand::Mark(hand) => job::mark(context, &id, hand, None, false).await.map(|_| End::Marked),
+    };
+    told_here(id, end)
+}
+
+fn told_here(id: String, end: Result<End, Ended>) -> Option<Ending> {
+    (!matches!(end, Ok(End::Recording))).then_some((id, end))
 }
 
 async fn held_back(context: &Context, ending: Option<guard::Ending>) -> Result<Option<End>, Ended> {

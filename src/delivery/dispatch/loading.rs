@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{
-    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED, Parcel,
+    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED, Parcel, Update,
 };
 use crate::delivery::batcher::Ended;
 use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
@@ -139,7 +139,7 @@ impl Dispatcher<'_> {
             }
             Decision::Send(plan) => Errand::Send(draft(work, plan), ending),
         };
-        self.carry(id, errand)
+        self.carry(Parcel::Errand { id, errand })
     }
 
     /// In hand nothing is done but an ordinary update. Everything else is marked, and comes again from the ledger.
@@ -158,8 +158,7 @@ impl Dispatcher<'_> {
                 Ok(())
             }
             Decision::Send(plan) if ordinary && plan.opening == Opening::Update => {
-                let id = work.employee_id.clone();
-                self.carry(id, Errand::update(draft(work, plan), hand))
+                self.carry(Parcel::Update(Update::new(draft(work, plan), hand)))
             }
             _ => self.mark(work.employee_id, hand),
         }
@@ -167,12 +166,12 @@ impl Dispatcher<'_> {
 
     /// Marks an employee in hand after all.
     pub(super) fn mark(&mut self, id: String, hand: Tickets) -> Result<(), Ended> {
-        self.carry(id, Errand::Mark(hand))
+        self.carry(Parcel::Errand { id, errand: Errand::Mark(hand) })
     }
 
     /// There is room for everybody under way: a courier that takes nothing has ended.
-    fn carry(&mut self, id: String, errand: Errand) -> Result<(), Ended> {
-        self.parcels.try_send(Parcel { id, errand }).or(Err(Ended))?;
+    fn carry(&mut self, parcel: Parcel) -> Result<(), Ended> {
+        self.parcels.try_send(parcel).or(Err(Ended))?;
         self.carried += 1;
         Ok(())
     }

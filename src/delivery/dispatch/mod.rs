@@ -23,7 +23,7 @@ use super::appetite::Appetite;
 use super::batcher::Ended;
 use super::client::SetupError;
 use super::context::{Context, context};
-use super::courier::{self, Errand, Parcel};
+use super::courier::{self, Errand, Parcel, Update};
 use super::lanes::Lanes;
 use super::pace::{FAST_PER_SECOND, Pace};
 use super::site_rules;
