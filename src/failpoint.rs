@@ -12,7 +12,7 @@
 //! Steps in the order a change walks through them: `row-read`, `commit-handed`, `pending-written`, `lsn-confirmed` (reader);
 //! `record-read`, `intent-written`, `request-sent` (about to leave), `answer-received`, `outcome-recorded` (delivery). The
 //! outcome is recorded and the pending row cleared by one statement, so between the two there is no step. In hand,
-//! `update-accepted` stands before that. `slot-taken` comes before the stream begins, `command-page` after each page of a command for thousands but the last, and
+//! `in-hand`, or `mass-in-hand`, takes the place of `pending-written`, and `update-accepted` stands before `outcome-recorded`. `slot-taken` comes before the stream begins, `command-page` after each page of a command for thousands but the last, and
 //! `rules-marked` is `pending-written` of changed translations, levels or packages.
 
 #[cfg(feature = "failpoints")]

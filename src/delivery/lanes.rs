@@ -14,6 +14,7 @@ const LANE_MAX: usize = 20_000;
 #[derive(Debug)]
 pub struct Lanes {
     single_max: usize,
+    /// In either lane there may be some who wait no more: who waits is in `queued`.
     single: VecDeque<String>,
     bulk: VecDeque<String>,
     queued: HashSet<String>,
@@ -56,12 +57,32 @@ impl Lanes {
         lane.push_back(employee);
     }
 
-    /// The employee is due and in hand: always taken, and before bulk. The caller bounds how many there are.
-    pub fn push_in_hand(&mut self, employee: String) {
+    /// The employee is due and in hand: always taken. The caller bounds how many there are. A single change goes before bulk,
+    /// though the employee was waiting there.
+    pub fn push_in_hand(&mut self, employee: String, bulk: bool) {
         if let Some(again) = self.under_way.get_mut(&employee) {
             *again = true;
-        } else if self.queued.insert(employee.clone()) {
+            return;
+        }
+        let is_new = self.queued.insert(employee.clone());
+        if !bulk {
             self.single.push_back(employee);
+        } else if is_new {
+            self.bulk.push_back(employee);
+        }
+    }
+
+    /// The employee does not wait any more.
+    pub fn forget(&mut self, employee: &str) {
+        self.queued.remove(employee);
+        self.tidy();
+    }
+
+    /// Nobody waits: nor are there any left who did.
+    fn tidy(&mut self) {
+        if self.queued.is_empty() {
+            self.single.clear();
+            self.bulk.clear();
         }
     }
 
@@ -70,10 +91,13 @@ impl Lanes {
         let mut taken = Vec::new();
         while taken.len() < count {
             let Some(employee) = self.single.pop_front().or_else(|| self.bulk.pop_front()) else { break };
-            self.queued.remove(&employee);
-            self.under_way.insert(employee.clone(), false);
-            taken.push(employee);
+            // Forgotten, or taken from the other lane.
+            if self.queued.remove(&employee) {
+                self.under_way.insert(employee.clone(), false);
+                taken.push(employee);
+            }
         }
+        self.tidy();
         taken
     }
 
@@ -116,7 +140,7 @@ impl Lanes {
 
     /// Whether somebody waits for a place.
     pub fn is_waiting(&self) -> bool {
-        !self.single.is_empty() || !self.bulk.is_empty()
+        !self.queued.is_empty()
     }
 
     /// Whether the ledger may know of more who are due, and the lanes have run low.
@@ -178,6 +202,38 @@ mod tests {
         assert_eq!(lanes.take(9), ["a"], "marked while under way: due again");
         lanes.finish("a", false);
         assert!(lanes.take(9).is_empty());
+    }
+
+    #[test]
+    fn a_single_change_of_somebody_who_waits_in_bulk_overtakes_the_others() {
+        let mut lanes = lanes(8, &[], &["x"]);
+        for id in ["a", "b", "c"] {
+            lanes.push_in_hand(id.to_owned(), true);
+        }
+        lanes.push_in_hand("c".to_owned(), false);
+        assert_eq!(lanes.take(2), ["c", "x"]);
+        assert_eq!(lanes.take(9), ["a", "b"], "nobody is taken twice");
+        assert!(!lanes.is_waiting());
+    }
+
+    #[test]
+    fn who_is_forgotten_is_not_taken_and_may_come_again() {
+        let mut lanes = lanes(8, &[], &["a", "b"]);
+        lanes.forget("a");
+        assert_eq!(lanes.take(9), ["b"]);
+        lanes.push("a".to_owned(), true);
+        assert_eq!(lanes.take(9), ["a"]);
+    }
+
+    #[test]
+    fn nothing_is_left_of_many_who_were_forgotten() {
+        let ids: Vec<String> = (0..LANE_MAX).map(|id| id.to_string()).collect();
+        let mut lanes = lanes(8, &[], &ids.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(lanes.is_plentiful());
+        for id in &ids {
+            lanes.forget(id);
+        }
+        assert!(!lanes.is_plentiful() && !lanes.is_waiting());
     }
 
     #[test]

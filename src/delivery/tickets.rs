@@ -30,6 +30,11 @@ impl Tickets {
         })
     }
 
+    /// The mass change that the employee came with, if with one.
+    pub fn mass_change(&self) -> Option<i64> {
+        std::iter::once(&self.first).chain(&self.more).find_map(Ticket::mass_change)
+    }
+
     /// All is recorded, or marked, durably.
     pub fn settle(self) {
         self.first.settle();

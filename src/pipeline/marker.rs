@@ -25,6 +25,8 @@ const BATCH_MAX: usize = 5_000;
 const LOOK_MAX: Duration = Duration::from_millis(50);
 /// How long the marker waits for room in hand before it marks instead.
 const ROOM_MAX: Duration = Duration::from_millis(200);
+/// Employees of a mass change that are handed over; of a larger one all are marked. They wait in memory, 400 bytes each.
+const MASS_MAX: usize = 65_536;
 /// How long the marker may be behind the stream and still prefer to hand over: then it marks, which is faster.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
 
@@ -68,6 +70,8 @@ impl From<failpoint::Tripped> for MarkError {
 enum Way {
     /// To delivery at once, without a mark.
     InHand,
+    /// The same as one mass change, which waits behind everybody else.
+    MassInHand,
     /// Into the ledger. `in_full`: it was perhaps in hand before an unclean stop.
     Ledger { in_full: bool },
 }
@@ -84,6 +88,8 @@ pub(super) struct Marker {
     pub(super) replayed_until: Lsn,
     /// Commits up to here came together.
     pub(super) collected_until: Lsn,
+    /// The mass change in hand.
+    pub(super) mass_change: Option<i64>,
     pub(super) seeded: mpsc::UnboundedSender<Seeded>,
     pub(super) notify: mpsc::Sender<Notice>,
     pub(super) metrics: Metrics,
@@ -99,10 +105,15 @@ impl Marker {
             let count = tokio::select! {
                 biased;
                 lost = self.hand.until_lost() => return Err(lost.into()),
+                over = self.hand.until_mass_change_is_over(), if self.mass_change.is_some() => {
+                    over?;
+                    self.complete_mass_change().await?;
+                    continue;
+                }
                 count = steps.recv_many(&mut received, 64) => count,
             };
             if count == 0 {
-                self.hand.until_empty().await?;
+                self.until_empty().await?;
                 return Ok(Ended::WithReader);
             }
             let mut idle = None;
@@ -145,14 +156,14 @@ impl Marker {
         if open {
             self.marks.learn_limit(&batch, collected).await?;
         }
-        let is_mass = !self.marks.is_within_limit(collected);
-        let closed_until = if is_mass { self.collected_until } else { Lsn::ZERO };
-        for (way, part) in parts(&batch, |commit| self.way(commit, open && commit.end_lsn > closed_until)) {
+        let mass_until = if self.marks.is_within_limit(collected) { Lsn::ZERO } else { self.collected_until };
+        for (way, part) in parts(&batch, |commit| self.way(commit, open, mass_until)) {
             match way {
                 Way::InHand => self.hand_over(part).await?,
+                Way::MassInHand => self.hand_over_mass_change(part).await?,
                 Way::Ledger { in_full } => {
                     // What this commit does to memberships and links must find what came before it done.
-                    self.hand.until_empty().await?;
+                    self.until_empty().await?;
                     if self.mark(part, in_full).await? == Ended::DescriptionChanged {
                         return Ok(Ended::DescriptionChanged);
                     }
@@ -162,13 +173,35 @@ impl Marker {
         Ok(Ended::WithReader)
     }
 
-    fn way(&self, commit: &Commit, open: bool) -> Way {
+    /// `mass_until`: commits up to there are one mass change.
+    fn way(&self, commit: &Commit, open: bool, mass_until: Lsn) -> Way {
         let replayed = commit.end_lsn <= self.replayed_until;
-        if open && !replayed && self.marks.is_light(commit) {
-            Way::InHand
-        } else {
+        if !open || replayed || !self.marks.is_light(commit) {
             Way::Ledger { in_full: replayed }
+        } else if commit.end_lsn <= mass_until || !self.marks.is_small(commit) {
+            Way::MassInHand
+        } else {
+            Way::InHand
         }
+    }
+
+    /// Waits until nothing is in hand: of a mass change whoever still waits is marked, so that it takes no longer than that.
+    async fn until_empty(&mut self) -> Result<(), MarkError> {
+        if self.mass_change.is_some() {
+            drop(self.notify.send(Notice::MarkMassChange).await);
+        }
+        self.hand.until_empty().await?;
+        self.complete_mass_change().await
+    }
+
+    /// Of the mass change in hand, if there is one, everybody is delivered or marked.
+    async fn complete_mass_change(&mut self) -> Result<(), MarkError> {
+        if let Some(batch) = self.mass_change.take() {
+            self.marks.complete_mass_change(batch).await?;
+            // Delivery judges it. Where that is behind, it looks by itself.
+            drop(self.notify.try_send(Notice::Marked { employees: Vec::new(), rescan: true }));
+        }
+        Ok(())
     }
 
     /// Makes commits durable in the ledger. They are confirmed once nothing before them is in hand.
@@ -195,7 +228,7 @@ impl Marker {
             if let Some(last) = now.last() {
                 rest = later;
                 let (ids, changes): (Vec<String>, Vec<_>) = changes.into_iter().unzip();
-                let tickets = self.hand.hand_over(last.end_lsn, changes);
+                let tickets = self.hand.hand_over(last.end_lsn, None, changes);
                 if !tickets.is_empty() {
                     let employees = ids.into_iter().zip(tickets).collect();
                     // A closed channel drops the tickets: the reader session ends.
@@ -220,6 +253,26 @@ impl Marker {
             break;
         }
         Ok(())
+    }
+
+    /// Hands over a mass change, whole: marked, its people would cost the ledger more than twice as much. One at a time, and
+    /// only while delivery is fast; else it is marked.
+    async fn hand_over_mass_change(&mut self, commits: &[Commit]) -> Result<(), MarkError> {
+        if self.mass_change.is_none() && self.appetite.is_fast() {
+            let (count, changes) = self.marks.changes_within(commits, MASS_MAX);
+            if let Some(last) = commits.last().filter(|_| count == commits.len() && !changes.is_empty()) {
+                let batch = self.marks.note_mass_change(commits).await?;
+                self.mass_change = Some(batch);
+                let (ids, changes): (Vec<String>, Vec<_>) = changes.into_iter().unzip();
+                let tickets = self.hand.hand_over(last.end_lsn, Some(batch), changes);
+                let employees = ids.into_iter().zip(tickets).collect();
+                // A closed channel drops the tickets: the reader session ends.
+                drop(self.notify.send(Notice::InHand(employees)).await);
+                failpoint::hit("mass-in-hand").await?;
+                return Ok(());
+            }
+        }
+        self.mark(commits, false).await.map(drop)
     }
 
     /// Waits until the first commit is visible; how many at the front are.

@@ -52,7 +52,7 @@ fn sent() -> Claim {
 
 async fn take(session: &Session, claim: Option<Claim>, in_full: bool) -> Option<Taken> {
     let change = Change { first: SystemTime::now(), last: SystemTime::now() };
-    let to_take = ToTake { employee_id: "1".to_owned(), change, claim, in_full };
+    let to_take = ToTake { employee_id: "1".to_owned(), change, claim, in_full, mass_change: None };
     in_hand::take_into_ledger(session, OURS, &[to_take]).await.unwrap().pop().unwrap()
 }
 

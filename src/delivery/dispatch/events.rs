@@ -19,7 +19,8 @@ const JUDGE_AFTER: Duration = Duration::from_secs(3);
 /// What a spawned task brings back.
 pub(super) enum Event {
     Loaded(Loaded),
-    MarkedOverdue { id: String, marked: Result<(), Ended> },
+    /// Who was marked, and whether as part of a mass change.
+    MarkedHeld(Result<Vec<(String, bool)>, Ended>),
     Judged(Result<Judged, WorkError>),
     Asked(Result<Lists, Box<Failure>>),
 }
@@ -31,9 +32,10 @@ impl Dispatcher<'_> {
                 self.loading -= 1;
                 self.loaded(loaded)
             }
-            Event::MarkedOverdue { id, marked } => {
-                marked?;
-                self.lanes.push(id, false);
+            Event::MarkedHeld(marked) => {
+                for (id, bulk) in marked? {
+                    self.lanes.push(id, bulk);
+                }
                 Ok(())
             }
             Event::Asked(answer) => self.platform_answered(answer).await,

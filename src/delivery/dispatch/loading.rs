@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{
-    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED, Parcel, Update,
+    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, Held, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED,
+    MASS_IN_HAND_MAX, Parcel, Update,
 };
+use futures_util::future::try_join_all;
+
 use crate::delivery::batcher::Ended;
 use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
 use crate::delivery::guard;
@@ -19,6 +22,9 @@ use crate::ledger::work::{self, Wanted, Work, WorkError};
 const LOAD_MAX: usize = 512;
 /// Loads under way at once: one is read while another one's rows are on their way.
 const LOADS_MAX: usize = 2;
+
+/// Employees that are marked at once.
+const MARKED_AT_ONCE: usize = 512;
 
 /// What a load brings back.
 pub(super) struct Loaded {
@@ -45,11 +51,11 @@ impl Dispatcher<'_> {
             let in_hand = hand.is_some();
             match hand {
                 // This process was stopped, or slept: another may have the slot, and be further.
-                Some((hand, since)) if since.elapsed() > IN_HAND_MAX => {
-                    self.mark(employee_id, hand)?;
+                Some(held) if self.is_overdue(&held) => {
+                    self.mark(employee_id, held.tickets)?;
                     continue;
                 }
-                Some((hand, _)) => drop(tickets.insert(employee_id.clone(), hand)),
+                Some(held) => drop(tickets.insert(employee_id.clone(), held.tickets)),
                 None => {}
             }
             wanted.push(Wanted { employee_id, in_hand });
@@ -150,6 +156,10 @@ impl Dispatcher<'_> {
         ends: bool,
         hand: Tickets,
     ) -> Result<(), Ended> {
+        if ends && hand.mass_change().is_some() {
+            // It is judged whole, in the ledger.
+            self.mark_held(|_, held| held.is_of_mass_change());
+        }
         let ordinary = work.is_unmarked() && work.is_in_order() && !ends;
         match decision {
             Decision::InStep if ordinary => {
@@ -176,23 +186,42 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// Marks whoever has been in hand for so long: nobody holds the slot back while delivery has other work, or none.
-    pub(super) fn mark_overdue(&mut self, after: Duration) {
-        let overdue: Vec<String> = self
-            .in_hand
-            .iter()
-            .filter(|(_, (_, since))| since.elapsed() >= after)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in overdue {
-            if let Some((hand, _)) = self.in_hand.remove(&id) {
-                let context = Arc::clone(&self.context);
-                self.events.spawn(async move {
-                    let marked = job::mark(&context, &id, hand, None, false).await;
-                    Event::MarkedOverdue { id, marked: marked.map(drop) }
-                });
-            }
+    /// Whether somebody has been in hand for too long: nobody holds the slot back while delivery has other work, or none.
+    /// A mass change may wait longer than others, but not for a platform that would take minutes for it.
+    pub(super) fn is_overdue(&self, held: &Held) -> bool {
+        let patient = held.is_of_mass_change() && self.is_open() && self.is_fast();
+        held.since.elapsed() >= if patient { MASS_IN_HAND_MAX } else { IN_HAND_MAX }
+    }
+
+    /// Marks those in hand who wait and are of one kind.
+    pub(super) fn mark_held(&mut self, which: impl Fn(&Self, &Held) -> bool) {
+        let ids: Vec<String> =
+            self.in_hand.iter().filter(|(_, held)| which(self, held)).map(|(id, _)| id.clone()).collect();
+        let mut held: Vec<(String, Tickets)> = Vec::with_capacity(ids.len());
+        for id in ids {
+            // Due again once they are marked.
+            self.lanes.forget(&id);
+            held.extend(self.in_hand.remove(&id).map(|held| (id, held.tickets)));
         }
+        if held.is_empty() {
+            return;
+        }
+        let context = Arc::clone(&self.context);
+        self.events.spawn(async move {
+            let mut marked = Vec::with_capacity(held.len());
+            while !held.is_empty() {
+                let some = held.split_off(held.len().saturating_sub(MARKED_AT_ONCE));
+                let marks = some.into_iter().map(async |(id, hand)| {
+                    let bulk = hand.mass_change().is_some();
+                    job::mark(&context, &id, hand, None, false).await.map(|_| (id, bulk))
+                });
+                match try_join_all(marks).await {
+                    Ok(some) => marked.extend(some),
+                    Err(ended) => return Event::MarkedHeld(Err(ended)),
+                }
+            }
+            Event::MarkedHeld(Ok(marked))
+        });
     }
 }
 

@@ -46,6 +46,8 @@ const ENDINGS_AT_ONCE: usize = 256;
 const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// How long an employee in hand may wait for their turn before the ledger is told of them.
 const IN_HAND_MAX: Duration = Duration::from_millis(500);
+/// The same of a mass change, while the platform is fast.
+const MASS_IN_HAND_MAX: Duration = Duration::from_secs(5);
 /// Between two scans when there is more than memory holds: each reads all that is pending.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
 /// Scans between two looks for claims of instances that are no more.
@@ -73,6 +75,8 @@ pub enum Notice {
     },
     /// Employees of commits in hand: they have no mark in the ledger.
     InHand(Vec<(String, Ticket)>),
+    /// Something waits for the end of the mass change in hand: whoever of it still waits is to be marked.
+    MarkMassChange,
     /// Translations, levels or the description changed.
     Rules,
 }
@@ -115,6 +119,18 @@ pub struct Outfit {
     pub appetite: Arc<Appetite>,
 }
 
+/// An employee in hand who waits in the lanes.
+struct Held {
+    tickets: Tickets,
+    since: Instant,
+}
+
+impl Held {
+    fn is_of_mass_change(&self) -> bool {
+        self.tickets.mass_change().is_some()
+    }
+}
+
 /// One session of delivery.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Dispatcher<'o> {
@@ -143,8 +159,8 @@ pub struct Dispatcher<'o> {
     lanes: Lanes,
     pace: Pace,
     loading: usize,
-    /// Employees in hand who wait in the lanes, and since when.
-    in_hand: HashMap<String, (Tickets, Instant)>,
+    /// Employees in hand who wait in the lanes.
+    in_hand: HashMap<String, Held>,
     /// Mass changes are being judged.
     judging: bool,
     /// Since when there may be one that is not judged yet.
@@ -283,7 +299,7 @@ impl<'o> Dispatcher<'o> {
                     }
                 }
             }
-            self.mark_overdue(Duration::ZERO);
+            self.mark_held(|_, _| true);
             let event = tokio::select! {
                 Some((_, end)) = self.endings.recv(), if self.carried > 0 => {
                     self.carried -= 1;
@@ -294,7 +310,7 @@ impl<'o> Dispatcher<'o> {
                 event = self.events.join_next(), if self.carried == 0 || !self.events.is_empty() => event,
             };
             match event.transpose().map_err(DeliveryError::Task)? {
-                Some(Event::MarkedOverdue { marked, .. }) => marked?,
+                Some(Event::MarkedHeld(marked)) => drop(marked?),
                 Some(Event::Loaded(loaded)) => {
                     for (id, hand) in loaded.tickets {
                         self.mark(id, hand)?;
@@ -323,6 +339,7 @@ impl<'o> Dispatcher<'o> {
                     self.take_in_hand(id, ticket);
                 }
             }
+            Notice::MarkMassChange => self.mark_held(|_, held| held.is_of_mass_change()),
             Notice::Rules => {
                 self.reload_rules().await?;
                 self.lanes.more_in_ledger();
@@ -332,25 +349,32 @@ impl<'o> Dispatcher<'o> {
     }
 
     fn take_in_hand(&mut self, id: String, ticket: Ticket) {
-        self.lanes.push_in_hand(id.clone());
+        self.lanes.push_in_hand(id.clone(), ticket.mass_change().is_some());
         match self.in_hand.entry(id) {
-            Entry::Occupied(mut held) => held.get_mut().0.add(ticket.into()),
+            Entry::Occupied(mut held) => held.get_mut().tickets.add(ticket.into()),
             Entry::Vacant(place) => {
-                place.insert((ticket.into(), Instant::now()));
+                place.insert(Held { tickets: ticket.into(), since: Instant::now() });
             }
         }
     }
 
     /// Tells the marker how many employees may be in hand: none while nothing, or only a probe, can go.
     fn show_appetite(&self) {
-        let open = self.asked && !self.paused && !self.doubted && self.context.gate.room(2) == 2;
         let settles = !self.outfit.config.delivery.settle.is_zero();
-        if open && !settles {
-            let slow = self.pace.is_slower_than(FAST_PER_SECOND, Instant::now());
-            self.outfit.appetite.set(self.pace.under_way_max(), !slow);
+        if self.is_open() && !settles {
+            self.outfit.appetite.set(self.pace.under_way_max(), self.is_fast());
         } else {
             self.outfit.appetite.close();
         }
+    }
+
+    /// Whether more than a probe can go.
+    fn is_open(&self) -> bool {
+        self.asked && !self.paused && !self.doubted && self.context.gate.room(2) == 2
+    }
+
+    fn is_fast(&self) -> bool {
+        !self.pace.is_slower_than(FAST_PER_SECOND, Instant::now())
     }
 
     async fn reload_rules(&mut self) -> Result<(), DeliveryError> {
@@ -402,7 +426,7 @@ impl<'o> Dispatcher<'o> {
         if self.ticks.is_multiple_of(RESCUE_EVERY) {
             work::rescue(&self.session).await?;
         }
-        self.mark_overdue(IN_HAND_MAX);
+        self.mark_held(Self::is_overdue);
         self.judge();
         if self.lanes.is_plentiful() {
             self.lanes.more_in_ledger();

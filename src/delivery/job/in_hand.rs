@@ -35,7 +35,8 @@ pub async fn mark_by(
 ) -> Result<Option<Taken>, Ended> {
     let employee_id = employee_id.to_owned();
     let change = tickets.change();
-    let taken = to_ledger.call(ToTake { employee_id, change, claim, in_full }).await?;
+    let mass_change = tickets.mass_change();
+    let taken = to_ledger.call(ToTake { employee_id, change, claim, in_full, mass_change }).await?;
     tickets.settle();
     Ok(taken)
 }

@@ -11,7 +11,8 @@
 //! costs the ledger two row versions and one flush instead of five and three, and the change no wait for a disk. The price is
 //! paid after an unclean stop: what was in hand is not known then, so that everybody in the WAL that is read again is
 //! sent in full (invariant 4). Whoever cannot be delivered at once is marked in the ledger after all
-//! ([`take_into_ledger`]), so that nobody holds the slot back for longer than a fraction of a second.
+//! ([`take_into_ledger`]), so that nobody holds the slot back for longer than a fraction of a second; a mass change, which is
+//! handed over whole and waits behind everybody else, for a few seconds.
 
 mod statements;
 
@@ -44,7 +45,10 @@ struct State {
     /// The number of the batch at the front.
     first: u64,
     batches: VecDeque<Batch>,
+    /// Tickets that are out, but for those of a mass change.
     employees: usize,
+    /// Tickets of a mass change that are out.
+    of_mass_change: usize,
     lost: bool,
 }
 
@@ -52,6 +56,13 @@ struct State {
 struct Batch {
     end: Lsn,
     left: usize,
+}
+
+impl State {
+    /// The tickets that are out of the same kind.
+    fn count(&mut self, mass_change: Option<i64>) -> &mut usize {
+        if mass_change.is_some() { &mut self.of_mass_change } else { &mut self.employees }
+    }
 }
 
 impl InHand {
@@ -67,31 +78,42 @@ impl InHand {
         self.confirm(&mut state);
     }
 
-    /// Takes a batch of commits that ends at `end` in hand: a ticket for each of its employees.
-    pub fn hand_over(self: &Arc<Self>, end: Lsn, changes: impl IntoIterator<Item = Change>) -> Vec<Ticket> {
+    /// Takes a batch of commits that ends at `end` in hand: a ticket for each of its employees. `mass_change`: its number in
+    /// the ledger, where the batch is one.
+    pub fn hand_over(
+        self: &Arc<Self>,
+        end: Lsn,
+        mass_change: Option<i64>,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Vec<Ticket> {
         let mut state = self.state();
         let batch = state.first + u64::try_from(state.batches.len()).unwrap_or(0);
         let tickets: Vec<Ticket> = changes
             .into_iter()
-            .map(|change| Ticket { hand: Arc::clone(self), batch, change, settled: false })
+            .map(|change| Ticket { hand: Arc::clone(self), batch, change, mass_change, settled: false })
             .collect();
-        state.employees += tickets.len();
+        *state.count(mass_change) += tickets.len();
         state.batches.push_back(Batch { end, left: tickets.len() });
         self.confirm(&mut state);
         tickets
     }
 
-    /// How many tickets are out.
+    /// How many tickets are out, but for those of a mass change.
     pub fn employees(&self) -> usize {
         self.state().employees
     }
 
     /// Waits until nothing is in hand.
     pub async fn until_empty(&self) -> Result<(), Lost> {
-        self.until(|state| state.employees == 0).await
+        self.until(|state| state.employees == 0 && state.of_mass_change == 0).await
     }
 
-    /// Waits until fewer than so many tickets are out.
+    /// Waits until nothing of a mass change is in hand.
+    pub async fn until_mass_change_is_over(&self) -> Result<(), Lost> {
+        self.until(|state| state.of_mass_change == 0).await
+    }
+
+    /// Waits until fewer than so many tickets are out, but for those of a mass change.
     pub async fn until_fewer(&self, than: usize) -> Result<(), Lost> {
         self.until(|state| state.employees < than).await
     }
@@ -119,9 +141,10 @@ impl InHand {
         }
     }
 
-    fn settle(&self, batch: u64) {
+    fn settle(&self, batch: u64, mass_change: Option<i64>) {
         let mut state = self.state();
-        state.employees = state.employees.saturating_sub(1);
+        let count = state.count(mass_change);
+        *count = count.saturating_sub(1);
         let at = batch.checked_sub(state.first).and_then(|at| usize::try_from(at).ok());
         if let Some(batch) = at.and_then(|at| state.batches.get_mut(at)) {
             batch.left = batch.left.saturating_sub(1);
@@ -169,6 +192,7 @@ pub struct Ticket {
     hand: Arc<InHand>,
     batch: u64,
     change: Change,
+    mass_change: Option<i64>,
     settled: bool,
 }
 
@@ -178,10 +202,15 @@ impl Ticket {
         self.change
     }
 
+    /// `benefits.mass_change.batch`, where the commits are one: whoever is marked after all is judged with it.
+    pub fn mass_change(&self) -> Option<i64> {
+        self.mass_change
+    }
+
     /// The employee is in step with these commits and recorded so, or is marked in the ledger: durably, either.
     pub fn settle(mut self) {
         self.settled = true;
-        self.hand.settle(self.batch);
+        self.hand.settle(self.batch, self.mass_change);
     }
 }
 
@@ -211,8 +240,8 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_confirmed_before_what_came_before_it() {
         let (hand, seen) = hand();
-        let first = hand.hand_over(Lsn(10), [CHANGE, CHANGE]);
-        let second = hand.hand_over(Lsn(20), [CHANGE]);
+        let first = hand.hand_over(Lsn(10), None, [CHANGE, CHANGE]);
+        let second = hand.hand_over(Lsn(20), None, [CHANGE]);
         passed(&hand, 30);
         second.into_iter().for_each(Ticket::settle);
         assert_eq!(*seen.borrow(), Lsn::ZERO);
@@ -227,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn commits_that_touch_nobody_are_confirmed_in_their_turn() {
         let (hand, seen) = hand();
-        let tickets = hand.hand_over(Lsn(10), []);
+        let tickets = hand.hand_over(Lsn(10), None, []);
         assert!(tickets.is_empty());
         assert_eq!(*seen.borrow(), Lsn(10));
         passed(&hand, 15);
@@ -237,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_ticket_ends_everything_and_confirms_nothing_more() {
         let (hand, seen) = hand();
-        let mut tickets = hand.hand_over(Lsn(10), [CHANGE, CHANGE]).into_iter();
+        let mut tickets = hand.hand_over(Lsn(10), None, [CHANGE, CHANGE]).into_iter();
         drop(tickets.next());
         assert_eq!(hand.until_lost().await, Lost);
         tickets.next().unwrap().settle();
@@ -247,9 +276,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_mass_change_takes_nobody_s_room_and_holds_back_what_came_after_it() {
+        let (hand, seen) = hand();
+        let mass = hand.hand_over(Lsn(10), Some(7), [CHANGE, CHANGE]);
+        let single = hand.hand_over(Lsn(20), None, [CHANGE]);
+        assert_eq!((hand.employees(), mass[0].mass_change()), (1, Some(7)));
+        single.into_iter().for_each(Ticket::settle);
+        assert_eq!((*seen.borrow(), hand.employees()), (Lsn::ZERO, 0));
+        let (over, ()) = tokio::join!(hand.until_mass_change_is_over(), async {
+            mass.into_iter().for_each(Ticket::settle)
+        });
+        over.unwrap();
+        assert_eq!(*seen.borrow(), Lsn(20));
+        hand.until_empty().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn who_waits_for_room_is_woken() {
         let (hand, _seen) = hand();
-        let mut tickets = hand.hand_over(Lsn(10), [CHANGE, CHANGE]).into_iter();
+        let mut tickets = hand.hand_over(Lsn(10), None, [CHANGE, CHANGE]).into_iter();
         let (waited, ()) = tokio::join!(hand.until_fewer(2), async { tickets.next().unwrap().settle() });
         waited.unwrap();
         tickets.next().unwrap().settle();

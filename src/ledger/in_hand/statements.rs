@@ -68,6 +68,8 @@ pub struct ToTake {
     pub claim: Option<Claim>,
     /// What the platform holds is not known: everything is sent.
     pub in_full: bool,
+    /// The mass change that they are judged with.
+    pub mass_change: Option<i64>,
 }
 
 /// The mark that was made.
@@ -118,12 +120,13 @@ async fn take_once(
     let fields: Vec<Option<i64>> = claims().map(|claim| Some(claim?.fields.bits())).collect();
     let hashes: Vec<Option<&[u8]>> = claims().map(|claim| Some(claim?.hash.as_slice())).collect();
     let in_full: Vec<bool> = sorted.iter().map(|t| t.in_full).collect();
+    let batches: Vec<Option<i64>> = sorted.iter().map(|t| t.mass_change).collect();
     let sql = include_str!("../../../sql/queries/take_into_ledger.sql");
     let rows = session
         .query(
             "mark employees in hand",
             sql,
-            &[&token, &ids, &first, &last, &versions, &fields, &hashes, &in_full],
+            &[&token, &ids, &first, &last, &versions, &fields, &hashes, &in_full, &batches],
         )
         .await?;
     let marks: HashMap<&str, (i64, Option<i64>, Option<i64>)> =

@@ -194,9 +194,7 @@ impl Marks {
             let sql = include_str!("../../../sql/queries/mark_blocked.sql");
             self.session.execute("mark who is blocked", sql, &[&at]).await?;
         }
-        let sql = "insert into benefits.mass_change (complete) values (false) returning batch";
-        let change = self.session.query("note a mass change", sql, &[]).await?;
-        let batch: Option<i64> = change.first().map(|row| row.get(0));
+        let batch = self.note_mass_change(&[]).await?;
         let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
@@ -210,8 +208,7 @@ impl Marks {
             let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause, &batch]).await?;
             after = page.first().and_then(|row| row.get(0));
         }
-        let sql = "update benefits.mass_change set complete = true where batch = $1";
-        self.session.execute("complete a mass change", sql, &[&batch]).await?;
+        self.complete_mass_change(batch).await?;
         Ok(rows)
     }
 }

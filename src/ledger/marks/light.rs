@@ -1,4 +1,4 @@
-//! Commits that delivery may have in hand: which they are, and whom they touch.
+//! Commits that delivery may have in hand: which they are, and whom they touch; and the mass changes among them.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -12,12 +12,31 @@ use crate::selection::Commit;
 const LIMIT_EVERY: Duration = Duration::from_secs(10);
 
 impl Marks {
-    /// Whether a commit only touches employees, and no more of them than may go without being judged as a mass change.
+    /// Whether a commit only touches employees: nothing has to be known or done before they are delivered.
     pub fn is_light(&self, commit: &Commit) -> bool {
-        is_plain(commit)
-            && commit.touches.as_ref().is_none_or(|touches| {
-                touches.owned().next().is_none() && touches.employees().count() <= self.limit
-            })
+        is_plain(commit) && commit.touches.as_ref().is_none_or(|touches| touches.owned().next().is_none())
+    }
+
+    /// Whether a commit touches no more employees than may go without being judged as a mass change.
+    pub fn is_small(&self, commit: &Commit) -> bool {
+        commit.touches.as_ref().is_none_or(|touches| touches.employees().count() <= self.limit)
+    }
+
+    /// Notes a mass change that is made of these commits, or of the rules where there are none: its number. Whoever is marked with it is judged with it, once it
+    /// is complete.
+    pub async fn note_mass_change(&self, commits: &[Commit]) -> Result<i64, LedgerError> {
+        let user = self.user(commits);
+        let sql = "insert into benefits.mass_change (complete, transaction_user) values (false, $1) returning batch";
+        let rows = self.session.query("note a mass change", sql, &[&user]).await?;
+        rows.first()
+            .map(|row| row.get(0))
+            .ok_or_else(|| LedgerError::Unexpected("a mass change without a number".to_owned()))
+    }
+
+    /// Everybody of it is delivered or marked: it may be judged.
+    pub async fn complete_mass_change(&self, batch: i64) -> Result<(), LedgerError> {
+        let sql = "update benefits.mass_change set complete = true where batch = $1";
+        self.session.execute("complete a mass change", sql, &[&batch]).await.map(drop)
     }
 
     /// Counts as many linked employees as it takes to know whether a commit of the batch is a mass change, or, where they

@@ -141,6 +141,7 @@ async fn read(
         appetite: Arc::clone(&setting.appetite),
         replayed_until: taken.replayed_until(),
         collected_until: Lsn::ZERO,
+        mass_change: None,
         seeded,
         notify: setting.notify.clone(),
         metrics: setting.metrics.clone(),
