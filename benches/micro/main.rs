@@ -49,7 +49,7 @@ fn update(id: &str, value: &str) -> Vec<u8> {
 /// A selector with employee 1 synced, inside a transaction.
 fn selector() -> Selector {
     let hasher = KeyHasher::with_key([3; 16]);
-    let mut members = Members::with_capacity(1);
+    let mut members = Members::default();
     members.enrol(hasher.employee(b"1"));
     let source = Source {
         id: 1,

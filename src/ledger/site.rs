@@ -1,5 +1,7 @@
 //! The site as described, and the stream's view of its employees, loaded when a stream starts.
 
+use tokio_postgres::Row;
+
 use super::error::LedgerError;
 use super::session::Session;
 use crate::selection::{Description, KeyHasher, Members, RowFilter, Source};
@@ -66,58 +68,54 @@ impl Site {
     }
 }
 
-/// Rows a page: what is loaded whole is loaded in short statements, or a million employees would meet the statement
-/// timeout. Nobody but the stream that is about to start enrols, so that pages need no common snapshot.
-const PAGE: i64 = 20_000;
+/// Rows that are fetched at once: what is loaded whole is loaded in short statements, or a million employees would meet the
+/// statement timeout.
+const ROWS_AT_ONCE: u32 = 20_000;
 
 /// Who is synced, who has failed, who is in the starter baseline.
 pub async fn load_members(session: &Session, hasher: &KeyHasher) -> Result<Members, LedgerError> {
-    let count = count(session, "select count(*) from benefits.enrolment").await?;
-    let mut members = Members::with_capacity(count);
-    let sql = "select employee_id from benefits.enrolment where employee_id > $1 and transferred_to is null \
-               order by employee_id limit $2";
-    pages(session, "read who is synced", sql, |id| members.enrol(hasher.employee(id))).await?;
-    let sql = "select employee_id from benefits.failed where employee_id > $1 order by employee_id limit $2";
-    pages(session, "read who has failed", sql, |id| members.fail(hasher.employee(id))).await?;
-    let sql = "select employee_id from benefits.employee where employee_id > $1 and starter_baseline \
-               order by employee_id limit $2";
-    pages(session, "read the starter baseline", sql, |id| members.set_baseline(hasher.employee(id))).await?;
+    let mut members = Members::default();
+    let employee = |row: &Row| hasher.employee(row.get::<_, &str>(0).as_bytes());
+    let sql = "select employee_id from benefits.enrolment where transferred_to is null";
+    each_row(session, "synced", sql, |row| members.enrol(employee(row))).await?;
+    let sql = "select employee_id from benefits.failed";
+    each_row(session, "failed", sql, |row| members.fail(employee(row))).await?;
+    let sql = "select employee_id from benefits.employee where starter_baseline";
+    each_row(session, "baseline", sql, |row| members.set_baseline(employee(row))).await?;
     Ok(members)
-}
-
-/// Every employee that a query names, in the order of their ids; `$1` is the last id of the page before, `$2` how many.
-async fn pages(
-    session: &Session,
-    what: &'static str,
-    sql: &str,
-    mut take: impl FnMut(&[u8]),
-) -> Result<(), LedgerError> {
-    let mut after = String::new();
-    loop {
-        let rows = session.query(what, sql, &[&after, &PAGE]).await?;
-        for row in &rows {
-            take(row.get::<_, &str>(0).as_bytes());
-        }
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = last.get(0);
-    }
 }
 
 /// The child rows of synced employees.
 pub async fn load_filter(session: &Session, hasher: &KeyHasher) -> Result<RowFilter, LedgerError> {
     let rows = count(session, "select count(*) from benefits.row_owner").await?;
     let mut filter = RowFilter::with_capacity(rows.saturating_mul(2));
-    let sql = "select source_id, row_key from benefits.row_owner where (source_id, row_key) > ($1, $2) \
-               order by source_id, row_key limit $3";
-    let mut after = (i32::MIN, String::new());
+    let sql = "select source_id, row_key from benefits.row_owner";
+    each_row(session, "row_owners", sql, |row| {
+        filter.insert(hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes()));
+    })
+    .await?;
+    Ok(filter)
+}
+
+/// All rows of a query, as of one moment and in the order in which they lie, which is the fastest way to read them all.
+/// `cursor` names the statements.
+async fn each_row(
+    session: &Session,
+    cursor: &str,
+    sql: &str,
+    mut take: impl FnMut(&Row),
+) -> Result<(), LedgerError> {
+    let open = format!("begin; declare {cursor} no scroll cursor for {sql}");
+    session.batch("begin to load the stream's view", &open).await?;
+    let fetch = format!("fetch {ROWS_AT_ONCE} from {cursor}");
     loop {
-        let rows = session.query("read whose rows are", sql, &[&after.0, &after.1, &PAGE]).await?;
-        for row in &rows {
-            filter.insert(hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes()));
+        let rows = session.query("load the stream's view", &fetch, &[]).await?;
+        if rows.is_empty() {
+            break;
         }
-        let Some(last) = rows.last() else { return Ok(filter) };
-        after = (last.get(0), last.get(1));
+        rows.iter().for_each(&mut take);
     }
+    session.batch("end loading the stream's view", "commit").await
 }
 
 async fn count(session: &Session, sql: &'static str) -> Result<usize, LedgerError> {

@@ -18,6 +18,8 @@ const EVERY: Duration = Duration::from_millis(50);
 const SLOT_EVERY: Duration = Duration::from_secs(5);
 /// Counting all employees costs more the more they are: it gets this share of the time (one part in so many).
 const COUNT_SHARE: u32 = 100;
+/// The first count waits until what was collected before the start is on its way.
+const COUNT_AFTER: Duration = Duration::from_secs(3);
 /// Between two counts at least and at most.
 const COUNT_EVERY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
 /// What "lately" is for the WAL's rate.
@@ -34,7 +36,7 @@ pub(super) async fn run(
     let mut session: Option<Arc<Session>> = None;
     let mut rate = WalRate::default();
     let mut slot_due = Instant::now();
-    let mut count_due = Instant::now();
+    let mut count_due = Instant::now() + COUNT_AFTER;
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while shutdown.run_until_cancelled(every.tick()).await.is_some() {

@@ -3,8 +3,6 @@
 //! Held as hashes (see [`super::hash`]); loaded from the ledger when a stream starts and kept by the stream itself, in WAL
 //! order. A set may hold too many (the ledger has the last word), never too few.
 
-use std::hash::BuildHasherDefault;
-
 use super::hash::{KeyHash, KeySet};
 
 /// The stream's view of the employees.
@@ -16,14 +14,6 @@ pub struct Members {
 }
 
 impl Members {
-    /// An empty view with room for `synced` employees.
-    pub fn with_capacity(synced: usize) -> Self {
-        Self {
-            synced: KeySet::with_capacity_and_hasher(synced, BuildHasherDefault::default()),
-            ..Self::default()
-        }
-    }
-
     /// From now on, this employee's changes matter.
     pub fn enrol(&mut self, employee: KeyHash) {
         self.synced.insert(employee);

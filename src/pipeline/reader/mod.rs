@@ -117,7 +117,6 @@ async fn read(
     let taken = slot::take(setting, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
     let doubt = doubt::load(&session).await?;
-    let selector = selector(&session, &hasher, doubt.why.is_some()).await?;
     let (confirmed, confirmed_by_ledger) = watch::channel(Lsn::ZERO);
     setting.witness.follow(confirmed_by_ledger.clone());
     let database = &setting.config.database;
@@ -125,6 +124,8 @@ async fn read(
     let canceller = connection.canceller();
     let stream = connection.start(StartOptions { idle_limit: database.idle_limit, ..options }).await?;
     *before = Some(canceller);
+    // The server begins to decode while our view of the site is loaded.
+    let selector = selector(&session, &hasher, doubt.why.is_some()).await?;
     tracing::info!(slot = database.slot, "streaming");
     setting.metrics.connected(true);
     setting.health.set_streaming(Ok(()));
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn a_keepalive_within_a_transaction_stands_for_nothing_before_it() {
         let hasher = KeyHasher::with_key([7; 16]);
-        let (description, members) = (Description::default(), Members::with_capacity(0));
+        let (description, members) = (Description::default(), Members::default());
         let mut selector = Selector::new(description, hasher, members, RowFilter::with_capacity(0), 1);
         let mut commits = Vec::new();
         let mut taken = |frame: &Frame<'_>| take(frame, &mut selector, &mut commits, "p").unwrap();

@@ -96,7 +96,7 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(synced: &[&str], baseline: &[&str], owned: &[(SourceId, &str)]) -> Self {
         let hasher = KeyHasher::with_key([7; 16]);
-        let mut members = Members::with_capacity(synced.len());
+        let mut members = Members::default();
         for id in synced {
             members.enrol(hasher.employee(id.as_bytes()));
         }
