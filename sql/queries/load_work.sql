@@ -5,15 +5,18 @@ select
     p.intent_kind, p.intent_version, p.intent_fields, p.intent_hash,
     e.benefits_id, e.linked, e.version, e.acknowledged, e.unknown_fields, coalesce(e.outcome, '') as outcome,
     e.link_by, e.transferred_from, e.discarded,
-    e.create_unresolved, s.rules_version, e.row_version,
-    extract(epoch from clock_timestamp() - e.last_synced_at)::float8 as since_last_sync,
-    (extract(epoch from clock_timestamp()) * 1000000)::bigint as clock,
+    e.create_unresolved, s.rules_version, e.place, e.row_version,
+    date_part('epoch', clock_timestamp() - e.last_synced_at) as since_last_sync,
+    (date_part('epoch', clock_timestamp()) * 1000000)::bigint as clock,
     r.*
 from unnest($1::text[], $2::boolean[]) as w (employee_id, in_hand)
 cross join benefits.site as s
 -- By key, whatever the planner believes of the tables' size: it has planned this once, perhaps while they were empty.
 cross join lateral (
-    select n.*, n.xmin::text as row_version from benefits.enrolment as n where n.employee_id = w.employee_id offset 0
+    select n.*, n.ctid::text as place, n.xmin::text as row_version
+    from benefits.enrolment as n
+    where n.employee_id = w.employee_id
+    offset 0
 ) as e
 left join lateral (select n.* from benefits.pending as n where n.employee_id = w.employee_id offset 0) as p on true
 left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id

@@ -1,12 +1,14 @@
 -- Records accepted updates of employees in hand, who have no mark, and writes history: one statement, one flush.
--- Arrays, in the order of ids so that two instances lock in one order: $1 id, $2 the enrolment's row version as it was
--- loaded, $3 version, $4 acknowledged, $5 fields sent, $6 request id, $7 seconds since the answer, $8 when HR committed.
+-- Arrays, in the order of ids so that two instances lock in one order: $1 id, $2 $3 where the enrolment's row lay and its
+-- version, as it was loaded, $4 version, $5 acknowledged, $6 fields sent, $7 request id, $8 seconds since the answer, $9 when
+-- HR committed.
 -- Returns whom it was recorded for: nobody whose enrolment has changed, or whom somebody else delivers.
 with o as materialized (
     select *
     from unnest(
-        $1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::float8[], $8::timestamptz[]
-    ) as o (employee_id, row_version, version, acknowledged, fields, request_id, age, changed_at)
+        $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::float8[],
+        $9::timestamptz[]
+    ) as o (employee_id, place, row_version, version, acknowledged, fields, request_id, age, changed_at)
 ),
 state as (
     update benefits.enrolment as e
@@ -15,7 +17,8 @@ state as (
         last_synced_at = clock_timestamp()
     from o
     where
-        e.employee_id = o.employee_id and e.xmin = o.row_version::xid
+        -- Found where it lay, without a search: a row that lies elsewhere now is another version.
+        e.ctid = o.place::tid and e.xmin = o.row_version::xid and e.employee_id = o.employee_id
         and not exists (
             select from benefits.pending as p where p.employee_id = o.employee_id and p.claim is not null
         )
@@ -27,4 +30,4 @@ lines as (
     insert into benefits.history (employee_id, event, fields, outcome, latency, request_id)
     select s.employee_id, 'updated', s.fields, 'successful', s.latency, s.request_id from state as s
 )
-select s.employee_id, extract(epoch from s.latency)::float8 as latency from state as s
+select s.employee_id, date_part('epoch', s.latency) as latency from state as s

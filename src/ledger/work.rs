@@ -104,6 +104,8 @@ pub struct Work {
     pub employee_id: String,
     /// The marks counted when the record was read; [`UNMARKED`] for an employee in hand.
     pub seq: i64,
+    /// Where the enrolment's row lay.
+    pub place: String,
     /// The enrolment's row version: another one says that somebody has recorded something since.
     pub row_version: String,
     /// Everything is sent, whatever was acknowledged.
@@ -345,6 +347,7 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
     Ok(Work {
         employee_id: row.get("employee_id"),
         seq: row.get("seq"),
+        place: row.get("place"),
         row_version: row.get("row_version"),
         in_full: row.get("in_full"),
         attempts: row.get("attempts"),

@@ -31,6 +31,7 @@ async fn load(session: &Session) -> Option<Work> {
 fn accepted(work: &Work) -> Delivered {
     Delivered {
         employee_id: work.employee_id.clone(),
+        place: work.place.clone(),
         row_version: work.row_version.clone(),
         version: work.version + 5,
         acknowledged: work.acknowledged.with_unknown([Field::Surname].into_iter().collect()),

@@ -58,7 +58,7 @@ impl BenchSite {
         }
     }
 
-    /// CPU time of all of PostgreSQL's processes, those that have ended included.
+    /// CPU time of all of PostgreSQL's processes but for the session that makes HR's changes, those that have ended included.
     async fn server_cpu_micros(&self) -> f64 {
         let own: i32 = self.client.query_one("select pg_backend_pid()", &[]).await.unwrap().get(0);
         let postmaster = stat_of(&own.to_string()).unwrap()[1];
@@ -71,7 +71,8 @@ impl BenchSite {
                 let stat = stat_of(&id)?;
                 let is_server = id.parse() == Ok(postmaster);
                 let ended = if is_server { stat[13] + stat[14] } else { 0 };
-                (is_server || stat[1] == postmaster).then(|| stat[11] + stat[12] + ended)
+                let is_ours = is_server || stat[1] == postmaster && id.parse() != Ok(own);
+                is_ours.then(|| stat[11] + stat[12] + ended)
             })
             .sum();
         ticks as f64 * 10_000.0

@@ -89,7 +89,7 @@ impl BenchSite {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("token"), "bench").unwrap();
         let site = Self { cluster, client, directory, keys, employees, tag: 1_000_000_000.into() };
-        let config = Config::load(&site.config("http://127.0.0.1:1/api/v1", "")).unwrap();
+        let config = Config::load(&site.config("http://127.0.0.1:1/api/v1", 0, "")).unwrap();
         let admin = Target::parse(&site.url()).unwrap();
         setup::apply(&admin, &config).await.unwrap();
         site.client.batch_execute(DESCRIPTION).await.unwrap();
@@ -102,12 +102,12 @@ impl BenchSite {
         self.cluster.url("postgres")
     }
 
-    fn config(&self, platform: &str, more: &str) -> std::path::PathBuf {
+    fn config(&self, platform: &str, http: u16, more: &str) -> std::path::PathBuf {
         let directory = self.directory.path().display();
         let text = format!(
             "[database]\nurl = \"{}\"\nslot = \"{SLOT}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\
              [benefits]\nplatform_id = \"bench\"\nbase_url = \"{platform}\"\ntoken_file = \"{directory}/token\"\n\
-             email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nlevel = \"warn\"\n{more}",
+             email_source = \"work\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n[log]\nlevel = \"warn\"\n{more}",
             self.url()
         );
         let path = self.directory.path().join("config.toml");
@@ -117,24 +117,21 @@ impl BenchSite {
 
     /// Starts the program, without waiting.
     pub fn start(&self, platform: &str, more: &str) -> Process {
+        let http = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
             .arg("run")
             .arg("--config")
-            .arg(self.config(platform, more))
+            .arg(self.config(platform, http, more))
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
-        Process { child }
+        Process { child, http }
     }
 
-    /// Starts the program and waits until it streams.
+    /// Starts the program and waits until it says that it is ready: it streams, with everybody's membership known.
     pub async fn run(&self, platform: &str, more: &str) -> Process {
         let process = self.start(platform, more);
-        until(async || {
-            let sql = format!("select count(*) from pg_stat_replication as r join pg_replication_slots as s on s.active_pid = r.pid where s.slot_name = '{SLOT}'");
-            self.client.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) == 1
-        })
-        .await;
+        until(async || process.is_ready().await).await;
         process
     }
 

@@ -88,6 +88,7 @@ pub(super) async fn updated(
 ) -> Result<End, Ended> {
     let delivered = Delivered {
         employee_id: draft.work.employee_id.clone(),
+        place: draft.work.place.clone(),
         row_version: draft.work.row_version.clone(),
         version: accepted.version,
         acknowledged: draft.acknowledged(accepted.kind),

@@ -284,7 +284,7 @@ mod tests {
         single.into_iter().for_each(Ticket::settle);
         assert_eq!((*seen.borrow(), hand.employees()), (Lsn::ZERO, 0));
         let (over, ()) = tokio::join!(hand.until_mass_change_is_over(), async {
-            mass.into_iter().for_each(Ticket::settle)
+            mass.into_iter().for_each(Ticket::settle);
         });
         over.unwrap();
         assert_eq!(*seen.borrow(), Lsn(20));

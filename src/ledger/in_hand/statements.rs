@@ -14,6 +14,8 @@ use crate::record::{FieldSet, Fingerprints};
 pub struct Delivered {
     /// Who.
     pub employee_id: String,
+    /// `Work::place`.
+    pub place: String,
     /// `Work::row_version`: recorded only if the enrolment is still as it was loaded.
     pub row_version: String,
     /// The version that was used.
@@ -36,6 +38,7 @@ pub async fn record(session: &Session, delivered: &[Delivered]) -> Result<Vec<Re
     let mut delivered: Vec<&Delivered> = delivered.iter().collect();
     delivered.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
     let ids: Vec<&str> = delivered.iter().map(|d| d.employee_id.as_str()).collect();
+    let places: Vec<&str> = delivered.iter().map(|d| d.place.as_str()).collect();
     let rows: Vec<&str> = delivered.iter().map(|d| d.row_version.as_str()).collect();
     let versions: Vec<i64> = delivered.iter().map(|d| d.version).collect();
     let acknowledged: Vec<Vec<u8>> = delivered.iter().map(|d| d.acknowledged.to_bytes()).collect();
@@ -48,7 +51,7 @@ pub async fn record(session: &Session, delivered: &[Delivered]) -> Result<Vec<Re
         .query(
             "record updates of employees in hand",
             sql,
-            &[&ids, &rows, &versions, &acknowledged, &fields, &requests, &ages, &changed],
+            &[&ids, &places, &rows, &versions, &acknowledged, &fields, &requests, &ages, &changed],
         )
         .await?;
     Ok(rows
