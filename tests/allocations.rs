@@ -103,7 +103,7 @@ fn update(oid: u32, cells: &[&str]) -> Vec<u8> {
 #[test]
 fn rows_that_do_not_matter_allocate_nothing() {
     let hasher = KeyHasher::with_key([3; 16]);
-    let mut members = Members::with_capacity(1);
+    let mut members = Members::default();
     members.enrol(hasher.employee(b"1"));
     let description = Description {
         sources: vec![source(1, "employee", "id", true), source(2, "address", "employee_id", false)],

@@ -25,6 +25,7 @@ pub async fn first_sync(site: &BenchSite) -> Line {
     site.sync_everyone().await;
     site.until_settled().await;
     let seconds = started.elapsed().as_secs_f64();
+    site.rest().await;
     process.stop();
     let rate = site.employees as f64 / seconds;
     let figure = format!("{rate:.0} employees/s ({seconds:.1} s)");

@@ -32,7 +32,8 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Starts it on threads of its own. Every write takes `delay`; `arrivals` is told of every tagged write.
+    /// Starts it on threads of its own: one for all connections, or one for each where writes take `delay`, which is then kept
+    /// to a tenth of a millisecond. `arrivals` is told of every tagged write.
     pub fn start(delay: Duration, arrivals: Option<mpsc::UnboundedSender<Arrival>>) -> Self {
         let seen = Arc::new(Seen::default());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -40,12 +41,16 @@ impl Platform {
         let url = format!("http://{}/api/v1", listener.local_addr().expect("an address"));
         let counts = Arc::clone(&seen);
         std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
+            on_this_thread(async move {
                 let listener = TcpListener::from_std(listener).expect("a listener");
                 while let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, Arc::clone(&counts), delay, arrivals.clone()));
+                    let stream = stream.into_std().expect("a stream");
+                    let serving = serve(stream, Arc::clone(&counts), delay, arrivals.clone());
+                    if delay.is_zero() {
+                        tokio::spawn(serving);
+                    } else {
+                        std::thread::spawn(move || on_this_thread(serving));
+                    }
                 }
             });
         });
@@ -53,42 +58,46 @@ impl Platform {
     }
 }
 
+fn on_this_thread<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
 async fn serve(
-    mut stream: TcpStream,
+    stream: std::net::TcpStream,
     seen: Arc<Seen>,
     delay: Duration,
     arrivals: Option<mpsc::UnboundedSender<Arrival>>,
 ) -> Option<()> {
     stream.set_nodelay(true).ok()?;
+    let mut stream = TcpStream::from_std(stream).ok()?;
     let mut buffer = Vec::with_capacity(8192);
     loop {
-        let (head, length) = loop {
+        let (end, length) = loop {
             if let Some(end) = find(&buffer, b"\r\n\r\n") {
-                let head = std::str::from_utf8(buffer.get(..end)?).ok()?.to_owned();
-                break (head, content_length(buffer.get(..end)?));
+                break (end, content_length(buffer.get(..end)?));
             }
             if stream.read_buf(&mut buffer).await.ok()? == 0 {
                 return None;
             }
         };
-        let whole = head.len() + 4 + length;
+        let whole = end + 4 + length;
         while buffer.len() < whole {
             if stream.read_buf(&mut buffer).await.ok()? == 0 {
                 return None;
             }
         }
         let at = Instant::now();
-        let body = buffer.get(head.len() + 4..whole)?;
-        if let (Some(arrivals), Some(tag)) = (&arrivals, tag(body)) {
+        let head = std::str::from_utf8(buffer.get(..end)?).ok()?;
+        if let (Some(arrivals), Some(tag)) = (&arrivals, tag(buffer.get(end + 4..whole)?)) {
             let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
             // Whoever listened may have heard enough.
             drop(arrivals.send(Arrival { tag, path, at }));
         }
-        let answer = answer(&head, &seen);
+        let answer = answer(head, &seen);
         if length > 0 && !delay.is_zero() {
             // The runtime's own timer comes up to a millisecond late, which of 20 ms is more than the target allows us.
-            let rest = delay.saturating_sub(at.elapsed());
-            tokio::task::spawn_blocking(move || std::thread::sleep(rest)).await.ok()?;
+            // Nobody else is on this thread.
+            std::thread::sleep(delay.saturating_sub(at.elapsed()));
             seen.waited_micros.fetch_add(at.elapsed().as_micros() as u64, Ordering::Relaxed);
         }
         stream.write_all(answer.as_bytes()).await.ok()?;
@@ -130,8 +139,11 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 fn content_length(head: &[u8]) -> usize {
-    let text = String::from_utf8_lossy(head).to_ascii_lowercase();
-    text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0)
+    const NAME: &[u8] = b"content-length:";
+    let is_it = |line: &&[u8]| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME));
+    let line = head.split(|byte| *byte == b'\n').find(is_it).unwrap_or_default();
+    let value = std::str::from_utf8(line.get(NAME.len()..).unwrap_or_default()).unwrap_or_default();
+    value.trim().parse().unwrap_or(0)
 }
 
 fn tag(body: &[u8]) -> Option<u64> {

@@ -130,6 +130,19 @@ impl std::fmt::Debug for Employee {
     }
 }
 
+/// What the answer to a write has to tell: which account was written to. The rest is what was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Written {
+    /// The platform's id of the account.
+    #[serde(deserialize_with = "usable_id")]
+    pub id: String,
+}
+
+fn usable_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    if is_usable_id(&id) { Ok(id) } else { Err(D::Error::custom("no usable id")) }
+}
+
 impl<'de> Deserialize<'de> for Employee {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(EmployeeVisitor)
@@ -264,6 +277,7 @@ mod tests {
             [r#"{"status":"active"}"#, r#"{"id":"","status":"active"}"#, r#"{"id":".."}"#, r#"{"id":5}"#]
         {
             assert!(employee(json).is_err(), "{json}");
+            assert!(serde_json::from_str::<Written>(json).is_err(), "{json}");
         }
     }
 

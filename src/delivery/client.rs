@@ -7,11 +7,11 @@
 use std::time::SystemTime;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 
-use super::api::{self, Employee, Items, Package, Page, Picklists, Platform, Problem};
+use super::api::{self, Employee, Items, Package, Page, Picklists, Platform, Problem, Written};
 use super::credentials::{self, Credentials};
 use super::outcome::{Answer, Class, Failure, HaltReason, Outcome, Refusal, Subject, of_refusal};
 use super::transport::{self, BODY_MAX, PAGE_BODY_MAX, Received};
@@ -25,6 +25,8 @@ pub const PAGE_MAX: u32 = 500;
 
 /// Everything but RFC 3986's unreserved characters.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A client of one platform. Shared by reference; connections are pooled inside.
 pub struct Client {
@@ -124,23 +126,27 @@ impl Client {
     /// One account.
     pub async fn get(&self, benefits_id: &str) -> Outcome<Employee> {
         let request = self.read(&account_path(benefits_id)?, Subject::Account);
-        self.fetch(request).await.and_then(|answer| about(benefits_id, answer))
+        let answer: Answer<Employee> = self.fetch(request).await?;
+        about(benefits_id, &answer.value.id, answer.request_id.as_ref())?;
+        Ok(answer)
     }
 
     /// Creates an account from a `NewEmployee`.
-    pub async fn create(&self, body: Vec<u8>, idempotency_key: &str) -> Outcome<Employee> {
+    pub async fn create(&self, body: Vec<u8>, idempotency_key: &str) -> Outcome<Written> {
         let write = Write { body, media_type: "application/json", key: idempotency_key.to_owned() };
         let request = self.read("/employees", Subject::Platform);
         self.fetch(Request { method: Method::POST, write: Some(write), ..request }).await
     }
 
     /// Changes an account by an `EmployeePatch`.
-    pub async fn update(&self, benefits_id: &str, body: Vec<u8>, idempotency_key: &str) -> Outcome<Employee> {
+    pub async fn update(&self, benefits_id: &str, body: Vec<u8>, idempotency_key: &str) -> Outcome<Written> {
         let media_type = "application/merge-patch+json";
         let write = Write { body, media_type, key: idempotency_key.to_owned() };
         let request = self.read(&account_path(benefits_id)?, Subject::Account);
         let request = Request { method: Method::PATCH, write: Some(write), ..request };
-        self.fetch(request).await.and_then(|answer| about(benefits_id, answer))
+        let answer: Answer<Written> = self.fetch(request).await?;
+        about(benefits_id, &answer.value.id, answer.request_id.as_ref())?;
+        Ok(answer)
     }
 
     /// Up to `limit` accounts (1 to [`PAGE_MAX`]), from the start or from a page's `next_cursor`.
@@ -202,8 +208,8 @@ impl Client {
             .header(AUTHORIZATION, credentials::bearer(token)?);
         if let Some(write) = &request.write {
             builder = builder
-                .header(CONTENT_TYPE, write.media_type)
-                .header("idempotency-key", &write.key)
+                .header(CONTENT_TYPE, HeaderValue::from_static(write.media_type))
+                .header(IDEMPOTENCY_KEY, &write.key)
                 .body(write.body.clone());
         }
         transport::exchange(builder, request.body_max).await
@@ -233,12 +239,12 @@ fn account_path(benefits_id: &str) -> Result<String, Box<Failure>> {
 }
 
 /// An answer is about the account that was asked for.
-fn about(benefits_id: &str, answer: Answer<Employee>) -> Outcome<Employee> {
-    if answer.value.id == benefits_id {
-        return Ok(answer);
+fn about(benefits_id: &str, answered: &str, request_id: Option<&String>) -> Result<(), Box<Failure>> {
+    if answered == benefits_id {
+        return Ok(());
     }
     let failure = Failure::unavailable("Benefits answered about another account.", true);
-    Err(Box::new(Failure { request_id: answer.request_id, ..failure }))
+    Err(Box::new(Failure { request_id: request_id.cloned(), ..failure }))
 }
 
 /// Reads an answer: 200 or 201 with JSON of the wanted shape, or why not.

@@ -1,9 +1,9 @@
 //! What deliveries share: the platform, the way out to it, and the batchers that write to the ledger for them.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::{HashMap, HashSet};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 

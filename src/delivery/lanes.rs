@@ -4,8 +4,10 @@
 //! burst or a first sync overtakes what is waiting already. What does not fit into memory stays in the ledger, and the next
 //! scan finds it.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
+
+use foldhash::{HashMap, HashSet};
 
 /// Employees that wait in memory, a lane. More wait in the ledger.
 const LANE_MAX: usize = 20_000;
@@ -31,8 +33,8 @@ impl Lanes {
             single_max,
             single: VecDeque::new(),
             bulk: VecDeque::new(),
-            queued: HashSet::new(),
-            under_way: HashMap::new(),
+            queued: HashSet::default(),
+            under_way: HashMap::default(),
             later: BTreeSet::new(),
             overflowed: false,
         }

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 /// Deliveries of this much time are under way at once. Several flushes of the ledger, a fraction of a second to a person.
-const AHEAD: Duration = Duration::from_millis(30);
+const AHEAD: Duration = Duration::from_millis(45);
 /// Of deliveries beyond [`FAST_PER_SECOND`] so much more time is under way.
 const AHEAD_FAST: Duration = Duration::from_millis(50);
 /// Deliveries a second from which on the ledger's flushes are the limit, and not the platform's answers.

@@ -8,7 +8,7 @@ use std::error::Error as _;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -130,10 +130,11 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError> {
 
 /// Sends a request and reads the whole answer, up to `limit` bytes of body.
 pub(super) async fn exchange(request: RequestBuilder, limit: usize) -> Result<Received, Failure> {
-    let request = request.header(ACCEPT, "application/json, application/problem+json");
+    let request =
+        request.header(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
     let mut response = request.send().await.map_err(|error| of_error(&error))?;
-    let (status, headers) = (response.status(), response.headers().clone());
     let body = read(&mut response, limit).await;
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let received = Received { status, headers, body: Vec::new() };
     match body {
         Ok(body) => Ok(Received { body, ..received }),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
 
 use super::error::{LedgerError, Trouble};
 use super::outcomes::StateName;
@@ -300,7 +301,7 @@ async fn unreadable(
 
 fn collect(rows: &[Row], loaded: &mut Vec<Work>) -> Result<(), WorkError> {
     for row in rows {
-        let employee_id: &str = row.get("employee_id");
+        let employee_id: &str = row.get(0);
         if let Some(last) = loaded.last_mut()
             && last.employee_id == employee_id
         {
@@ -334,43 +335,60 @@ pub(super) fn sqlstate(error: &LedgerError) -> String {
     }
 }
 
+/// A row's columns one after the other: to look for each by its name costs more than to read it.
+struct Columns<'r> {
+    row: &'r Row,
+    next: usize,
+}
+
+impl<'r> Columns<'r> {
+    fn take<T: FromSql<'r>>(&mut self) -> T {
+        self.next += 1;
+        self.row.get(self.next - 1)
+    }
+}
+
+/// The columns of `load_work.sql` in their order, up to the record's.
 fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
-    let claim = match row.get::<_, Option<&str>>("intent_kind") {
-        None => None,
-        Some(kind) => Some(Claim {
-            kind: IntentKind::named(kind)?,
-            version: row.get("intent_version"),
-            fields: FieldSet::from_bits(row.get::<_, Option<i64>>("intent_fields").unwrap_or(0)),
-            hash: row.get::<_, Option<Vec<u8>>>("intent_hash").unwrap_or_default(),
-        }),
-    };
+    let mut columns = Columns { row, next: 0 };
     Ok(Work {
-        employee_id: row.get("employee_id"),
-        seq: row.get("seq"),
-        place: row.get("place"),
-        row_version: row.get("row_version"),
-        in_full: row.get("in_full"),
-        attempts: row.get("attempts"),
-        claim,
-        benefits_id: row.get("benefits_id"),
-        linked: row.get("linked"),
-        version: row.get("version"),
-        acknowledged: row
-            .get::<_, Option<&[u8]>>("acknowledged")
-            .map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
-        unknown: FieldSet::from_bits(row.get("unknown_fields")),
-        link_by: row.get::<_, Option<&str>>("link_by").and_then(LinkBy::from_name),
-        transferred_from: row.get("transferred_from"),
-        discarded: row.get("discarded"),
-        create_unresolved: row.get("create_unresolved"),
-        rules_version: row.get("rules_version"),
-        outcome: StateName::named(row.get("outcome")),
-        since_last_sync: row
-            .get::<_, Option<f64>>("since_last_sync")
+        employee_id: columns.take(),
+        seq: columns.take(),
+        in_full: columns.take(),
+        attempts: columns.take(),
+        claim: claim(&mut columns)?,
+        benefits_id: columns.take(),
+        linked: columns.take(),
+        version: columns.take(),
+        acknowledged: columns.take::<Option<&[u8]>>().map_or(Fingerprints::UNKNOWN, Fingerprints::from_bytes),
+        unknown: FieldSet::from_bits(columns.take()),
+        outcome: StateName::named(columns.take()),
+        link_by: columns.take::<Option<&str>>().and_then(LinkBy::from_name),
+        transferred_from: columns.take(),
+        discarded: columns.take(),
+        create_unresolved: columns.take(),
+        rules_version: columns.take(),
+        place: columns.take(),
+        row_version: columns.take(),
+        since_last_sync: columns
+            .take::<Option<f64>>()
             .and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()),
-        clock: row.get("clock"),
+        clock: columns.take(),
         record,
     })
+}
+
+fn claim(columns: &mut Columns<'_>) -> Result<Option<Claim>, LedgerError> {
+    let kind: Option<&str> = columns.take();
+    let (version, fields, hash): (Option<i64>, Option<i64>, Option<Vec<u8>>) =
+        (columns.take(), columns.take(), columns.take());
+    let Some(kind) = kind else { return Ok(None) };
+    Ok(Some(Claim {
+        kind: IntentKind::named(kind)?,
+        version: version.unwrap_or(0),
+        fields: FieldSet::from_bits(fields.unwrap_or(0)),
+        hash: hash.unwrap_or_default(),
+    }))
 }
 
 /// Which of the record's columns the site has described.

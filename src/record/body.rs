@@ -33,7 +33,7 @@ impl Body {
 
     /// `EmployeePatch`: those of `fields` that the record has. Null clears a field.
     pub fn patch(record: &Record, fields: FieldSet, link: Option<Link<'_>>) -> Self {
-        let mut members = Vec::with_capacity(1024);
+        let mut members = Vec::with_capacity(256);
         if let Some(link) = link {
             push_member(&mut members, "externalId", Some(link.external_id));
             if let Some(previous) = link.previous_external_id {

@@ -1,15 +1,15 @@
 //! From the lanes to a decision: employees are loaded in batches, and each goes the way that its work asks for.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
+
+use foldhash::HashMap;
+use futures_util::future::try_join_all;
 
 use super::{
     ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, Held, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED,
     MASS_IN_HAND_MAX, Parcel, Update,
 };
-use futures_util::future::try_join_all;
-
 use crate::delivery::batcher::Ended;
 use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
 use crate::delivery::guard;
@@ -28,8 +28,8 @@ const MARKED_AT_ONCE: usize = 512;
 
 /// What a load brings back.
 pub(super) struct Loaded {
-    wanted: Vec<Wanted>,
-    pub(super) tickets: HashMap<String, Tickets>,
+    /// Who was asked for, and what they hold in hand.
+    pub(super) asked: HashMap<String, Option<Tickets>>,
     works: Result<Vec<Work>, WorkError>,
 }
 
@@ -44,21 +44,19 @@ impl Dispatcher<'_> {
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return Ok(());
         }
-        let mut tickets = HashMap::new();
+        let mut asked: HashMap<String, Option<Tickets>> = HashMap::default();
         let mut wanted = Vec::new();
         for employee_id in self.lanes.take(room) {
-            let hand = self.in_hand.remove(&employee_id);
-            let in_hand = hand.is_some();
-            match hand {
+            let hand = match self.in_hand.remove(&employee_id) {
                 // This process was stopped, or slept: another may have the slot, and be further.
                 Some(held) if self.is_overdue(&held) => {
                     self.mark(employee_id, held.tickets)?;
                     continue;
                 }
-                Some(held) => drop(tickets.insert(employee_id.clone(), held.tickets)),
-                None => {}
-            }
-            wanted.push(Wanted { employee_id, in_hand });
+                held => held.map(|held| held.tickets),
+            };
+            wanted.push(Wanted { employee_id: employee_id.clone(), in_hand: hand.is_some() });
+            asked.insert(employee_id, hand);
         }
         if wanted.is_empty() {
             return Ok(());
@@ -73,32 +71,30 @@ impl Dispatcher<'_> {
                 },
                 Err(error) => Err(error),
             };
-            Event::Loaded(Loaded { wanted, tickets, works })
+            Event::Loaded(Loaded { asked, works })
         });
         Ok(())
     }
 
     pub(super) fn loaded(&mut self, loaded: Loaded) -> Result<(), DeliveryError> {
-        let Loaded { wanted, mut tickets, works } = loaded;
+        let Loaded { mut asked, works } = loaded;
         let works = match works {
             Ok(works) => works,
             Err(WorkError::Away(error)) => return Err(error.into()),
             Err(WorkError::Query(error)) => {
                 tracing::error!(%error, "the record query does not work: delivery is halted, changes are still collected");
                 self.halt("record-query");
-                for Wanted { employee_id, .. } in wanted {
-                    match tickets.remove(&employee_id) {
-                        Some(hand) => self.mark(employee_id, hand)?,
-                        None => self.lanes.postpone(&employee_id, Instant::now() + ASK_EVERY),
+                for (id, hand) in asked {
+                    match hand {
+                        Some(hand) => self.mark(id, hand)?,
+                        None => self.lanes.postpone(&id, Instant::now() + ASK_EVERY),
                     }
                 }
                 return Ok(());
             }
         };
-        let mut rest: HashSet<String> = wanted.into_iter().map(|wanted| wanted.employee_id).collect();
         for work in works {
-            rest.remove(&work.employee_id);
-            let hand = tickets.remove(&work.employee_id);
+            let hand = asked.remove(&work.employee_id).flatten();
             if work.rules_version > self.rules_version {
                 // Decided by the rules of before, a refusal that the new ones lift would stay for good.
                 self.rules_stale = true;
@@ -110,8 +106,8 @@ impl Dispatcher<'_> {
                 self.decided(work, hand)?;
             }
         }
-        for id in rest {
-            match tickets.remove(&id) {
+        for (id, hand) in asked {
+            match hand {
                 // Somebody else delivers them, or they have to wait.
                 Some(hand) => self.mark(id, hand)?,
                 // Delivered by somebody else meanwhile, or not due yet: the scan knows.

@@ -7,11 +7,11 @@ mod events;
 mod halts;
 mod loading;
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -229,7 +229,7 @@ impl<'o> Dispatcher<'o> {
                 Instant::now(),
             ),
             loading: 0,
-            in_hand: HashMap::new(),
+            in_hand: HashMap::default(),
             judging: false,
             judge_wanted: None,
             scanned: Instant::now(),
@@ -312,8 +312,8 @@ impl<'o> Dispatcher<'o> {
             match event.transpose().map_err(DeliveryError::Task)? {
                 Some(Event::MarkedHeld(marked)) => drop(marked?),
                 Some(Event::Loaded(loaded)) => {
-                    for (id, hand) in loaded.tickets {
-                        self.mark(id, hand)?;
+                    for (id, hand) in loaded.asked {
+                        hand.map_or(Ok(()), |hand| self.mark(id, hand))?;
                     }
                 }
                 Some(Event::Judged(_) | Event::Asked(_)) => {}

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use self::in_hand::updated;
 use self::opening::email_in_use;
-use super::api::Employee;
+use super::api::Written;
 use super::batcher::Ended;
 use super::breaker::Signal;
 use super::context::{Context, Reserved};
@@ -91,7 +91,7 @@ impl From<failpoint::Tripped> for Stop {
 struct Accepted {
     kind: IntentKind,
     version: i64,
-    answer: Answer<Employee>,
+    answer: Answer<Written>,
 }
 
 /// Asks the guard about an ending. `None`: it may go.

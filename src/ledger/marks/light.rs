@@ -1,7 +1,8 @@
 //! Commits that delivery may have in hand: which they are, and whom they touch; and the mass changes among them.
 
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
+
+use foldhash::{HashMap, HashSet};
 
 use super::{Marks, is_plain, time};
 use crate::ledger::error::LedgerError;
@@ -68,7 +69,7 @@ impl Marks {
     /// As many commits at the front as touch no more than `room` employees, and those employees with their changes.
     pub fn changes_within(&self, commits: &[Commit], room: usize) -> (usize, Vec<(String, Change)>) {
         let mut found: Vec<(String, Change)> = Vec::new();
-        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut places: HashMap<&str, usize> = HashMap::default();
         for (count, commit) in commits.iter().enumerate() {
             let employees = || commit.touches.iter().flat_map(|touches| touches.employees());
             let more = employees().filter(|(id, _)| !places.contains_key(id)).count();
