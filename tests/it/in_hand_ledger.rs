@@ -65,6 +65,27 @@ async fn pending(site: &Site) -> (i64, Option<i64>, Option<i64>, bool) {
 }
 
 for_each_major! {
+    async fn who_is_marked_after_all_is_judged_with_their_mass_change_unless_it_is_over(major: u32) {
+        let (site, session) = Site::at_rest(major).await;
+        let change = Change { first: SystemTime::now(), last: SystemTime::now() };
+        let marked = async |batch: i64, claim: Option<Claim>| -> (Option<i64>, bool) {
+            site.hr.batch_execute("delete from benefits.pending").await.unwrap();
+            let employee_id = "1".to_owned();
+            let to_take = ToTake { employee_id, change, claim, in_full: false, mass_change: Some(batch) };
+            in_hand::take_into_ledger(&session, OURS, &[to_take]).await.unwrap();
+            let row = site.hr.query_one("select batch, bulk from benefits.pending", &[]).await.unwrap();
+            (row.get(0), row.get(1))
+        };
+        let sql = "insert into benefits.mass_change (complete) values (false) returning batch";
+        let batch: i64 = site.hr.query_one(sql, &[]).await.unwrap().get(0);
+        assert_eq!(marked(batch, None).await, (Some(batch), true));
+        assert_eq!(marked(batch, Some(sent())).await, (None, true), "what is on its way has been judged");
+        site.hr.batch_execute("update benefits.mass_change set complete = true").await.unwrap();
+        assert_eq!(marked(batch, None).await, (None, true), "it may be judged and forgotten");
+        site.hr.batch_execute("delete from benefits.mass_change").await.unwrap();
+        assert_eq!(marked(batch, None).await, (None, true));
+    }
+
     async fn an_accepted_update_is_recorded_with_its_version_and_what_the_platform_holds(major: u32) {
         let (site, session) = Site::at_rest(major).await;
         let work = load(&session).await.unwrap();

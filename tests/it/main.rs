@@ -47,6 +47,7 @@ mod large;
 mod ledger_plans;
 mod ledger_races;
 mod main_job;
+mod mass_in_hand;
 mod metrics;
 mod metrics_live;
 mod million;

@@ -10,7 +10,7 @@ use crate::support::proof::{offences, prove};
 use crate::support::site::{PATIENCE, Site, eventually};
 
 /// Each of the 30 people so many times more.
-const MANY: &str = "
+pub const MANY: &str = "
     create temp table copy as
     select e.id as of, 1000 + row_number() over (order by n, e.id) as id
     from hr.employee as e cross join generate_series(1, {times}) as n;
