@@ -7,8 +7,9 @@
 //!             admit ──▶ go: deliver │ held: a person decides │ wait: the rest of its mass change is not judged yet
 //! ```
 //!
-//! A commit that marks more people than the limit is a mass change ([`crate::ledger::Marks`] notes it). Its people are read
-//! and decided once without sending (`judge`), apart from their delivery: those whom it does not end flow meanwhile.
+//! A commit that touches more people than the limit is a mass change ([`crate::ledger::Marks`] notes it). Whom it has marked
+//! are read and decided once without sending (`judge`), apart from their delivery: those whom it does not end flow meanwhile,
+//! from the ledger or in hand, and it is judged once all of it is marked or delivered.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ const WINDOW: Duration = Duration::from_millis(20);
 /// What is left of a higher rate after each window.
 const KEPT: f64 = 0.8;
 /// Supposed of a platform of which nothing is known yet. A few windows are enough to learn that it is slow.
-const SUPPOSED_PER_SECOND: f64 = 2.0 * FAST_PER_SECOND;
+const SUPPOSED_PER_SECOND: f64 = 3.0 * FAST_PER_SECOND;
 
 /// Follows the rate at which deliveries end.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_slow_platform_keeps_few_under_way() {
-        assert!((64..=64 + 60).contains(&pace_after(1_600)));
+        assert!((64..=64 + 90).contains(&pace_after(1_600)));
     }
 
     #[test]
@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn nothing_exceeds_the_ceiling_or_falls_below_the_floor() {
         assert_eq!(pace_after(1_000_000), 2_000);
-        assert_eq!(pace_after(1), 64 + 96 + 60);
+        assert_eq!(pace_after(1), 64 + 216 + 140);
     }
 }

@@ -256,9 +256,9 @@ impl Marker {
     }
 
     /// Hands over a mass change, whole: marked, its people would cost the ledger more than twice as much. One at a time, and
-    /// only while delivery is fast; else it is marked.
+    /// only while delivery is fast; else it is marked, as are the pieces of one that other commits have parted.
     async fn hand_over_mass_change(&mut self, commits: &[Commit]) -> Result<(), MarkError> {
-        if self.mass_change.is_none() && self.appetite.is_fast() {
+        if self.mass_change.is_none() && self.appetite.is_fast() && !self.marks.is_within_limit(commits) {
             let (count, changes) = self.marks.changes_within(commits, MASS_MAX);
             if let Some(last) = commits.last().filter(|_| count == commits.len() && !changes.is_empty()) {
                 let batch = self.marks.note_mass_change(commits).await?;

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! A change goes one of two ways. While the platform answers at once the marker hands commits to delivery as they are, and
-//! they are confirmed when delivery has recorded their employees (see [`crate::ledger::in_hand`]). Everything else, and
-//! whatever is not delivered within a moment, is marked in the ledger first and confirmed at once.
+//! they are confirmed when delivery has recorded their employees (see [`crate::ledger::in_hand`]); a mass change goes whole,
+//! and behind everybody else. Everything else, and whatever is not delivered within a moment, is marked in the ledger first
+//! and confirmed at once.
 //!
 //! Reader and delivery are sessions: any error ends the whole session, and after a pause a new one starts from what is
 //! durable. There is no other recovery, so that a crash, a failover and a restart all take the path that is used daily.

@@ -4,16 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::HashMap;
-use futures_util::future::try_join_all;
 
-use super::{
-    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, Held, IN_HAND_MAX, LISTS_MAX_AGE_BLOCKED,
-    MASS_IN_HAND_MAX, Parcel, Update,
-};
+use super::{ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, LISTS_MAX_AGE_BLOCKED, Parcel};
 use crate::delivery::batcher::Ended;
-use crate::delivery::decide::{Decision, Draft, Opening, Plan, Terms, decide};
+use crate::delivery::decide::{Decision, Draft, Plan, Terms, decide};
 use crate::delivery::guard;
-use crate::delivery::job;
 use crate::delivery::tickets::Tickets;
 use crate::failpoint;
 use crate::ledger::work::{self, Wanted, Work, WorkError};
@@ -22,9 +17,6 @@ use crate::ledger::work::{self, Wanted, Work, WorkError};
 const LOAD_MAX: usize = 512;
 /// Loads under way at once: one is read while another one's rows are on their way.
 const LOADS_MAX: usize = 2;
-
-/// Employees that are marked at once.
-const MARKED_AT_ONCE: usize = 512;
 
 /// What a load brings back.
 pub(super) struct Loaded {
@@ -144,83 +136,14 @@ impl Dispatcher<'_> {
         self.carry(Parcel::Errand { id, errand })
     }
 
-    /// In hand nothing is done but an ordinary update. Everything else is marked, and comes again from the ledger.
-    fn decided_in_hand(
-        &mut self,
-        work: Work,
-        decision: Decision,
-        ends: bool,
-        hand: Tickets,
-    ) -> Result<(), Ended> {
-        if ends && hand.mass_change().is_some() {
-            // It is judged whole, in the ledger.
-            self.mark_held(|_, held| held.is_of_mass_change());
-        }
-        let ordinary = work.is_unmarked() && work.is_in_order() && !ends;
-        match decision {
-            Decision::InStep if ordinary => {
-                hand.settle();
-                self.lanes.finish(&work.employee_id, false);
-                Ok(())
-            }
-            Decision::Send(plan) if ordinary && plan.opening == Opening::Update => {
-                self.carry(Parcel::Update(Update::new(draft(work, plan), hand)))
-            }
-            _ => self.mark(work.employee_id, hand),
-        }
-    }
-
-    /// Marks an employee in hand after all.
-    pub(super) fn mark(&mut self, id: String, hand: Tickets) -> Result<(), Ended> {
-        self.carry(Parcel::Errand { id, errand: Errand::Mark(hand) })
-    }
-
     /// There is room for everybody under way: a courier that takes nothing has ended.
-    fn carry(&mut self, parcel: Parcel) -> Result<(), Ended> {
+    pub(super) fn carry(&mut self, parcel: Parcel) -> Result<(), Ended> {
         self.parcels.try_send(parcel).or(Err(Ended))?;
         self.carried += 1;
         Ok(())
     }
-
-    /// Whether somebody has been in hand for too long: nobody holds the slot back while delivery has other work, or none.
-    /// A mass change may wait longer than others, but not for a platform that would take minutes for it.
-    pub(super) fn is_overdue(&self, held: &Held) -> bool {
-        let patient = held.is_of_mass_change() && self.is_open() && self.is_fast();
-        held.since.elapsed() >= if patient { MASS_IN_HAND_MAX } else { IN_HAND_MAX }
-    }
-
-    /// Marks those in hand who wait and are of one kind.
-    pub(super) fn mark_held(&mut self, which: impl Fn(&Self, &Held) -> bool) {
-        let ids: Vec<String> =
-            self.in_hand.iter().filter(|(_, held)| which(self, held)).map(|(id, _)| id.clone()).collect();
-        let mut held: Vec<(String, Tickets)> = Vec::with_capacity(ids.len());
-        for id in ids {
-            // Due again once they are marked.
-            self.lanes.forget(&id);
-            held.extend(self.in_hand.remove(&id).map(|held| (id, held.tickets)));
-        }
-        if held.is_empty() {
-            return;
-        }
-        let context = Arc::clone(&self.context);
-        self.events.spawn(async move {
-            let mut marked = Vec::with_capacity(held.len());
-            while !held.is_empty() {
-                let some = held.split_off(held.len().saturating_sub(MARKED_AT_ONCE));
-                let marks = some.into_iter().map(async |(id, hand)| {
-                    let bulk = hand.mass_change().is_some();
-                    job::mark(&context, &id, hand, None, false).await.map(|_| (id, bulk))
-                });
-                match try_join_all(marks).await {
-                    Ok(some) => marked.extend(some),
-                    Err(ended) => return Event::MarkedHeld(Err(ended)),
-                }
-            }
-            Event::MarkedHeld(Ok(marked))
-        });
-    }
 }
 
-fn draft(work: Work, plan: Box<Plan>) -> Box<Draft> {
+pub(super) fn draft(work: Work, plan: Box<Plan>) -> Box<Draft> {
     Box::new(Draft { work, plan: *plan })
 }

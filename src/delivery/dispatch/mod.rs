@@ -5,9 +5,9 @@
 
 mod events;
 mod halts;
+mod in_hand;
 mod loading;
 
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use events::Event;
 use halts::{is_paused, show_halt};
+use in_hand::{Held, IN_HAND_MAX, MASS_IN_HAND_MAX};
 
 use super::appetite::Appetite;
 use super::batcher::Ended;
@@ -27,7 +28,6 @@ use super::courier::{self, Errand, Parcel, Update};
 use super::lanes::Lanes;
 use super::pace::{FAST_PER_SECOND, Pace};
 use super::site_rules;
-use super::tickets::Tickets;
 use crate::config::Config;
 use crate::ledger::in_hand::Ticket;
 use crate::ledger::work;
@@ -44,16 +44,12 @@ const PARCELS_MAX: usize = 2 * UNDER_WAY_MAX;
 const ENDINGS_AT_ONCE: usize = 256;
 /// Between two looks at the ledger for what nobody told us.
 const SCAN_EVERY: Duration = Duration::from_secs(1);
-/// How long an employee in hand may wait for their turn before the ledger is told of them.
-const IN_HAND_MAX: Duration = Duration::from_millis(500);
-/// The same of a mass change, while the platform is fast.
-const MASS_IN_HAND_MAX: Duration = Duration::from_secs(5);
 /// Between two scans when there is more than memory holds: each reads all that is pending.
 const SCAN_PAUSE: Duration = Duration::from_millis(100);
 /// Scans between two looks for claims of instances that are no more.
 const RESCUE_EVERY: u32 = 5;
 /// Employees that a scan names.
-const SCAN_MAX: i64 = 5_000;
+const SCAN_MAX: i64 = 15_000;
 /// Between two questions to a platform that halted the site, and two refreshes of its lists.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The halt that only `benefits.resume()` lifts.
@@ -119,18 +115,6 @@ pub struct Outfit {
     pub appetite: Arc<Appetite>,
 }
 
-/// An employee in hand who waits in the lanes.
-struct Held {
-    tickets: Tickets,
-    since: Instant,
-}
-
-impl Held {
-    fn is_of_mass_change(&self) -> bool {
-        self.tickets.mass_change().is_some()
-    }
-}
-
 /// One session of delivery.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub struct Dispatcher<'o> {
@@ -161,6 +145,8 @@ pub struct Dispatcher<'o> {
     loading: usize,
     /// Employees in hand who wait in the lanes.
     in_hand: HashMap<String, Held>,
+    /// How long a mass change in hand may wait at the platform's present pace.
+    mass_patience: Duration,
     /// Mass changes are being judged.
     judging: bool,
     /// Since when there may be one that is not judged yet.
@@ -230,6 +216,7 @@ impl<'o> Dispatcher<'o> {
             ),
             loading: 0,
             in_hand: HashMap::default(),
+            mass_patience: IN_HAND_MAX,
             judging: false,
             judge_wanted: None,
             scanned: Instant::now(),
@@ -348,33 +335,17 @@ impl<'o> Dispatcher<'o> {
         Ok(())
     }
 
-    fn take_in_hand(&mut self, id: String, ticket: Ticket) {
-        self.lanes.push_in_hand(id.clone(), ticket.mass_change().is_some());
-        match self.in_hand.entry(id) {
-            Entry::Occupied(mut held) => held.get_mut().tickets.add(ticket.into()),
-            Entry::Vacant(place) => {
-                place.insert(Held { tickets: ticket.into(), since: Instant::now() });
-            }
-        }
-    }
-
     /// Tells the marker how many employees may be in hand: none while nothing, or only a probe, can go.
-    fn show_appetite(&self) {
+    fn show_appetite(&mut self) {
+        let open = self.asked && !self.paused && !self.doubted && self.context.gate.room(2) == 2;
         let settles = !self.outfit.config.delivery.settle.is_zero();
-        if self.is_open() && !settles {
-            self.outfit.appetite.set(self.pace.under_way_max(), self.is_fast());
+        let fast = open && !self.pace.is_slower_than(FAST_PER_SECOND, Instant::now());
+        self.mass_patience = if fast { MASS_IN_HAND_MAX } else { IN_HAND_MAX };
+        if open && !settles {
+            self.outfit.appetite.set(self.pace.under_way_max(), fast);
         } else {
             self.outfit.appetite.close();
         }
-    }
-
-    /// Whether more than a probe can go.
-    fn is_open(&self) -> bool {
-        self.asked && !self.paused && !self.doubted && self.context.gate.room(2) == 2
-    }
-
-    fn is_fast(&self) -> bool {
-        !self.pace.is_slower_than(FAST_PER_SECOND, Instant::now())
     }
 
     async fn reload_rules(&mut self) -> Result<(), DeliveryError> {
