@@ -49,7 +49,12 @@ impl Platform {
                     if delay.is_zero() {
                         tokio::spawn(serving);
                     } else {
-                        std::thread::spawn(move || on_this_thread(serving));
+                        std::thread::spawn(move || {
+                            // The kernel may wake who sleeps 50 µs late otherwise, to save power.
+                            let at_once = std::num::NonZeroU64::new(1);
+                            rustix::thread::set_current_timer_slack(at_once).expect("a timer's slack");
+                            on_this_thread(serving)
+                        });
                     }
                 }
             });

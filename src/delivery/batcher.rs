@@ -18,7 +18,7 @@ const QUEUE_MAX: usize = 4096;
 /// Requests in one statement.
 const BATCH_MAX: usize = 512;
 /// So many requests are worth a statement, however soon after the one before.
-const ENOUGH: usize = 192;
+const ENOUGH: usize = 384;
 
 /// How long requests are gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
