@@ -16,9 +16,9 @@ use crate::ledger::LedgerError;
 /// Requests that may wait. Deliveries under way are bounded well below.
 const QUEUE_MAX: usize = 4096;
 /// Requests in one statement.
-const BATCH_MAX: usize = 512;
+const BATCH_MAX: usize = 768;
 /// So many requests are worth a statement, however soon after the one before.
-const ENOUGH: usize = 384;
+const ENOUGH: usize = 512;
 
 /// How long requests are gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

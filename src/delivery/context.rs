@@ -28,7 +28,7 @@ use crate::record::FingerprintKey;
 /// Nothing leaves before its intent: only as long as it takes a few more to come.
 const INTENTS: Gather = Gather::Every(Duration::from_millis(4));
 /// The platform has answered, and no change waits for it to be recorded.
-const OUTCOMES: Gather = Gather::Every(Duration::from_millis(15));
+const OUTCOMES: Gather = Gather::Every(Duration::from_millis(20));
 
 /// What a delivery needs of the instance it runs in.
 pub struct Context {

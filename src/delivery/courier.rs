@@ -66,6 +66,35 @@ impl Update {
     }
 }
 
+/// Updates that have not begun, those of a mass change behind all others.
+#[derive(Default)]
+struct Waiting {
+    single: VecDeque<Update>,
+    of_mass_change: VecDeque<Update>,
+}
+
+impl Waiting {
+    fn push(&mut self, update: Update) {
+        let is_of_mass_change = update.hand.mass_change().is_some();
+        let queue = if is_of_mass_change { &mut self.of_mass_change } else { &mut self.single };
+        queue.push_back(update);
+    }
+
+    fn pop(&mut self) -> Option<Update> {
+        self.single.pop_front().or_else(|| self.of_mass_change.pop_front())
+    }
+
+    /// One that has waited too long. In each queue the one in front has waited longest.
+    fn pop_overdue(&mut self, now: Instant) -> Option<Update> {
+        let mut queues = [&mut self.single, &mut self.of_mass_change].into_iter();
+        queues.find_map(|queue| queue.pop_front_if(|update| update.until <= now))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.single.is_empty() && self.of_mass_change.is_empty()
+    }
+}
+
 /// What is to be done, if it is no ordinary update.
 pub enum Errand {
     /// Sent a moment ago: given back for so long.
@@ -85,21 +114,21 @@ pub type Ending = (String, Result<End, Ended>);
 
 /// Runs deliveries until nobody hands in any more and all have ended. `concurrency`: how many requests may be under way;
 /// whoever comes when a few times as many have begun waits for their turn here, where waiting costs least. Updates in hand
-/// do not queue behind the others, of whom a first sync makes thousands.
+/// do not queue behind the others, of whom a first sync makes thousands, nor behind a mass change.
 pub async fn run(
     context: Arc<Context>,
     concurrency: usize,
     mut parcels: mpsc::Receiver<Parcel>,
     endings: mpsc::Sender<Ending>,
 ) -> Result<(), LedgerError> {
-    let (mut updates, mut updates_waiting) = (FuturesUnordered::new(), VecDeque::<Update>::new());
+    let (mut updates, mut updates_waiting) = (FuturesUnordered::new(), Waiting::default());
     let (mut others, mut sends_waiting) = (FuturesUnordered::new(), VecDeque::new());
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut open = true;
     while open || !updates.is_empty() || !others.is_empty() {
         while updates.len() < concurrency * UPDATES_BEGUN
-            && let Some(update) = updates_waiting.pop_front()
+            && let Some(update) = updates_waiting.pop()
         {
             updates.push(send_update(&context, update));
         }
@@ -113,17 +142,14 @@ pub async fn run(
             Some(ending) = updates.next(), if !updates.is_empty() => ending,
             Some(ending) = others.next(), if !others.is_empty() => ending,
             _ = look.tick(), if !updates_waiting.is_empty() => {
-                // The one in front has waited longest.
-                while updates_waiting.front().is_some_and(|update| update.until <= Instant::now())
-                    && let Some(Update { id, hand, .. }) = updates_waiting.pop_front()
-                {
+                while let Some(Update { id, hand, .. }) = updates_waiting.pop_overdue(Instant::now()) {
                     others.push(run_errand(&context, id, Errand::Mark(hand)));
                 }
                 None
             }
             parcel = parcels.recv(), if open => {
                 match parcel {
-                    Some(Parcel::Update(update)) => updates_waiting.push_back(update),
+                    Some(Parcel::Update(update)) => updates_waiting.push(update),
                     Some(Parcel::Errand { id, errand: errand @ Errand::Send(..) }) => sends_waiting.push_back((id, errand)),
                     // For the ledger alone, which does not wait for the platform.
                     Some(Parcel::Errand { id, errand }) => others.push(run_errand(&context, id, errand)),

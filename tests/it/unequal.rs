@@ -89,7 +89,7 @@ async fn a_single_change_overtakes_a_first_sync_of_thousands() {
     }
     let options = SandboxOptions { keep_bodies: false, journal_max: 1_000_000, ..SandboxOptions::default() };
     let mut site = Site::with(18, options).await;
-    "[delivery]\nconcurrency = 8\n".clone_into(&mut site.more);
+    "[delivery]\nconcurrency = 32\n".clone_into(&mut site.more);
     let times = std::env::var("FIRST_SYNC")
         .ok()
         .and_then(|text| text.parse::<u64>().ok())

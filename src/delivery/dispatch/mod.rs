@@ -37,7 +37,7 @@ use crate::postgres::{ConnectError, Target};
 use crate::record::{FingerprintKey, Rules};
 
 /// Employees under way, beyond which none is loaded.
-const UNDER_WAY_MAX: usize = 2048;
+const UNDER_WAY_MAX: usize = 3072;
 /// Parcels, and ends of parcels, on their way: nobody under way has more than one, whoever is marked overdue included.
 const PARCELS_MAX: usize = 2 * UNDER_WAY_MAX;
 /// Ends of parcels that are taken at once.
