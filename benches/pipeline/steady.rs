@@ -24,6 +24,7 @@ pub async fn noise(site: &BenchSite) -> Vec<Line> {
         ratios.push(started.elapsed().as_secs_f64() / floor);
         micros.push(process.cpu_seconds() * 1e6 / CHANGES as f64);
         site.until_settled().await;
+        site.rest().await;
         process.stop();
     }
     let (ratio, cpu) = (median(&mut ratios), median(&mut micros));
