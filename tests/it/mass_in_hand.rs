@@ -68,7 +68,14 @@ for_each_major! {
                 None => format!("{step}=abort"),
             });
             site.until_ready().await;
-            rename_all(&site, &format!("At {step}")).await;
+            // The first may come before anybody is taken in hand.
+            for n in 0.. {
+                rename_all(&site, &format!("At {step} {n}")).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if site.get("/livez").await.0 != 200 {
+                    break;
+                }
+            }
             let ended = process.ended().await;
             assert!(ended.code().is_none(), "{step}: {ended:?}");
             // HR goes back: only a sending in full can find the difference.

@@ -48,15 +48,18 @@ const FAULTS: [&str; 16] = [
     "reject,next=1,on=writes",
 ];
 
-const FAIL_POINTS: [&str; 9] = [
+const FAIL_POINTS: [&str; 12] = [
     "row-read",
     "commit-handed",
+    "in-hand",
+    "mass-in-hand",
     "pending-written",
     "lsn-confirmed",
     "record-read",
     "intent-written",
     "request-sent",
     "answer-received",
+    "update-accepted",
     "outcome-recorded",
 ];
 
@@ -110,7 +113,8 @@ async fn simulate(seed: u64) -> Vec<String> {
     let mut edits = edits(&site, seed).await;
     let mut second = seed.is_multiple_of(SECOND_ONE_IN).then(|| site.spawn_second());
     let mut process = site.spawn().await;
-    let first: Vec<String> = (1..=16).map(|id: i64| id.to_string()).collect();
+    // More than go unjudged, so that what changes them all is a mass change.
+    let first: Vec<String> = (1..=24).map(|id: i64| id.to_string()).collect();
     site.sync(&first.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let busy = tokio::spawn(second_clerk(site.database.url.clone(), random.r#gen()));
     for _ in 0..STEPS {
@@ -212,11 +216,15 @@ async fn step(site: &Site, edits: &mut Edits, process: &mut Process, random: &mu
         // An edit that met a restart was not made.
         0..48 => drop(edits.next().await),
         // There and back again: what was sent without an answer must not be taken for what is held.
-        48..70 => {
+        48..66 => {
             // The empty one cannot be sent at all.
             let name = ["Ash", "Birch", "Cedar", ""].choose(random).unwrap();
             let sql = "update hr.employee set surname = $1 where id = $2";
             drop(site.hr.execute(sql, &[name, &random.gen_range(1..=4_i64)]).await);
+        }
+        66..70 => {
+            let sql = format!("update hr.employee set known_as = 'Mass {}'", random.gen_range(0..3));
+            drop(site.hr.batch_execute(&sql).await);
         }
         70..76 => {
             let ids: Vec<String> =
