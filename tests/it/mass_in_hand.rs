@@ -15,6 +15,9 @@ use crate::unequal::MANY;
 const STEPS: [&str; 5] =
     ["mass-in-hand", "record-read", "answer-received@3", "update-accepted", "outcome-recorded"];
 
+/// After so long nothing is held against the platform's pace, which a few updates at a time leave low.
+const IDLE: Duration = Duration::from_millis(300);
+
 /// Marks that were ever made.
 async fn marks(site: &Site) -> i64 {
     let sql = "select last_value from benefits.pending_life";
@@ -48,6 +51,7 @@ for_each_major! {
         rename_all(&site, "Warm").await;
         eventually("all are delivered", async || have(&site, "Warm") == 12).await;
         site.passed().await;
+        tokio::time::sleep(IDLE).await;
         let before = (marks(&site).await, site.sandbox.counts().updated);
         rename_all(&site, "Direct").await;
         eventually("all are delivered", async || have(&site, "Direct") == 12).await;
@@ -71,7 +75,7 @@ for_each_major! {
             // The first may come before anybody is taken in hand.
             for n in 0.. {
                 rename_all(&site, &format!("At {step} {n}")).await;
-                tokio::time::sleep(Duration::from_millis(20)).await;
+                tokio::time::sleep(IDLE).await;
                 if site.get("/livez").await.0 != 200 {
                     break;
                 }
