@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
 /// Employees that wait in memory, a lane. More wait in the ledger.
 const LANE_MAX: usize = 20_000;
@@ -16,10 +16,11 @@ const LANE_MAX: usize = 20_000;
 #[derive(Debug)]
 pub struct Lanes {
     single_max: usize,
-    /// In either lane there may be some who wait no more: who waits is in `queued`.
+    /// In either lane there may be some who wait no more, or in the other: who waits is in `queued`.
     single: VecDeque<String>,
     bulk: VecDeque<String>,
-    queued: HashSet<String>,
+    /// Whoever waits; true where it is as a single change.
+    queued: HashMap<String, bool>,
     /// Employees under way; true when they were marked again meanwhile.
     under_way: HashMap<String, bool>,
     later: BTreeSet<(Instant, String)>,
@@ -33,7 +34,7 @@ impl Lanes {
             single_max,
             single: VecDeque::new(),
             bulk: VecDeque::new(),
-            queued: HashSet::default(),
+            queued: HashMap::default(),
             under_way: HashMap::default(),
             later: BTreeSet::new(),
             overflowed: false,
@@ -46,16 +47,16 @@ impl Lanes {
             *again = true;
             return;
         }
-        if self.queued.contains(&employee) {
+        if self.queued.contains_key(&employee) {
             return;
         }
-        let lane =
-            if !bulk && self.single.len() < self.single_max { &mut self.single } else { &mut self.bulk };
+        let single = !bulk && self.single.len() < self.single_max;
+        let lane = if single { &mut self.single } else { &mut self.bulk };
         if lane.len() >= LANE_MAX {
             self.overflowed = true;
             return;
         }
-        self.queued.insert(employee.clone());
+        self.queued.insert(employee.clone(), single);
         lane.push_back(employee);
     }
 
@@ -66,12 +67,12 @@ impl Lanes {
             *again = true;
             return;
         }
-        let is_new = self.queued.insert(employee.clone());
-        if !bulk {
-            self.single.push_back(employee);
-        } else if is_new {
-            self.bulk.push_back(employee);
+        match (self.queued.get(&employee), bulk) {
+            (Some(true), _) | (Some(false), true) => return,
+            (None, true) => self.bulk.push_back(employee.clone()),
+            (None | Some(false), false) => self.single.push_back(employee.clone()),
         }
+        self.queued.insert(employee, !bulk);
     }
 
     /// The employee does not wait any more.
@@ -94,7 +95,7 @@ impl Lanes {
         while taken.len() < count {
             let Some(employee) = self.single.pop_front().or_else(|| self.bulk.pop_front()) else { break };
             // Forgotten, or taken from the other lane.
-            if self.queued.remove(&employee) {
+            if self.queued.remove(&employee).is_some() {
                 self.under_way.insert(employee.clone(), false);
                 taken.push(employee);
             }
@@ -212,7 +213,10 @@ mod tests {
         for id in ["a", "b", "c"] {
             lanes.push_in_hand(id.to_owned(), true);
         }
-        lanes.push_in_hand("c".to_owned(), false);
+        for _ in 0..3 {
+            lanes.push_in_hand("c".to_owned(), false);
+        }
+        assert_eq!(lanes.single.len(), 1, "a hot employee takes one place");
         assert_eq!(lanes.take(2), ["c", "x"]);
         assert_eq!(lanes.take(9), ["a", "b"], "nobody is taken twice");
         assert!(!lanes.is_waiting());

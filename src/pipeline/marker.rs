@@ -25,7 +25,7 @@ const BATCH_MAX: usize = 5_000;
 const LOOK_MAX: Duration = Duration::from_millis(50);
 /// How long the marker waits for room in hand before it marks instead.
 const ROOM_MAX: Duration = Duration::from_millis(200);
-/// Employees of a mass change that are handed over; of a larger one all are marked. They wait in memory, 400 bytes each.
+/// Employees of a mass change that are handed over; of a larger one all are marked. They wait in memory, some hundred bytes each.
 const MASS_MAX: usize = 65_536;
 /// How long the marker may be behind the stream and still prefer to hand over: then it marks, which is faster.
 const BEHIND_MAX: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ const STEPS: [&str; 6] =
     ["in-hand", "record-read", "request-sent", "answer-received", "outcome-recorded", "taken-into-ledger"];
 
 /// Marks that were ever made: none is for what is delivered in hand.
-async fn marks(site: &Site) -> i64 {
+pub async fn marks(site: &Site) -> i64 {
     let sql = "select last_value from benefits.pending_life";
     site.hr.query_one(sql, &[]).await.unwrap().get(0)
 }

@@ -1,15 +1,16 @@
 //! Mass changes in hand: handed over whole, delivered behind everybody else, and marked after all where they end somebody,
 //! take too long, or something waits for their end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use benefits_sync::sandbox::{Fault, FaultRule, Operations, SandboxOptions};
 
 use crate::domain_guard::{guarded, hold_of};
 use crate::for_each_major;
+use crate::in_hand::marks;
 use crate::support::proof::prove;
 use crate::support::site::{Site, eventually};
-use crate::unequal::MANY;
+use crate::unequal::{MANY, number};
 
 /// Where a mass change in hand stands when the process dies.
 const STEPS: [&str; 5] =
@@ -17,16 +18,6 @@ const STEPS: [&str; 5] =
 
 /// After so long nothing is held against the platform's pace, which a few updates at a time leave low.
 const IDLE: Duration = Duration::from_millis(300);
-
-/// Marks that were ever made.
-async fn marks(site: &Site) -> i64 {
-    let sql = "select last_value from benefits.pending_life";
-    site.hr.query_one(sql, &[]).await.unwrap().get(0)
-}
-
-async fn count(site: &Site, sql: &str) -> i64 {
-    site.hr.query_one(sql, &[]).await.unwrap().get(0)
-}
 
 /// All twelve in one transaction, which is four times what may go unjudged.
 async fn rename_all(site: &Site, name: &str) {
@@ -40,7 +31,7 @@ fn have(site: &Site, name: &str) -> usize {
 
 async fn until_judged(site: &Site) {
     let sql = "select count(*) from benefits.mass_change";
-    eventually("every mass change is judged", async || count(site, sql).await == 0).await;
+    eventually("every mass change is judged", async || number(site, sql).await == 0).await;
 }
 
 for_each_major! {
@@ -137,13 +128,49 @@ async fn a_mass_change_at_a_platform_that_does_not_answer_holds_back_neither_wal
     // Long before there is any answer.
     site.passed().await;
     let sql = "select count(*) from benefits.pending";
-    eventually("the ledger knows of everybody, the commanded too", async || count(&site, sql).await == 13)
+    eventually("the ledger knows of everybody, the commanded too", async || number(&site, sql).await == 13)
         .await;
     site.sandbox.disarm_all();
     prove(&site).await;
     assert_eq!(have(&site, "Slow"), 12);
     until_judged(&site).await;
     site.stop().await;
+}
+
+#[tokio::test]
+async fn a_mass_change_waits_for_its_turn_but_lets_no_command_wait_for_it() {
+    let mut site = guarded(18).await;
+    site.stop().await;
+    let go = |n: u32| site.directory.path().join(format!("go-{n}"));
+    let points: Vec<String> = (1..=2).map(|n| format!("record-read=pause:{}", go(n).display())).collect();
+    let process = site.spawn_armed(&points.join(";"));
+    site.until_ready().await;
+    // As many loads as there may be, and neither ends: whoever comes now waits.
+    for n in 1..=2 {
+        let sql = format!("update hr.employee set surname = 'Loads' where id = {}", 10 + n);
+        site.hr.batch_execute(&sql).await.unwrap();
+        eventually("it loads", async || go(n).with_extension("reached").exists()).await;
+    }
+    tokio::time::sleep(IDLE).await;
+    let handed = Instant::now();
+    let sql = "update hr.employee set surname = 'Waits ' || id where id <= 10";
+    site.hr.batch_execute(sql).await.unwrap();
+    // Longer than a single change may wait in hand, and a look at who is overdue.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let sql = "select count(*) from benefits.pending where employee_id::integer <= 10";
+    assert_eq!(number(&site, sql).await, 0, "marked too early");
+    site.hr.batch_execute("select benefits.sync(array['13'])").await.unwrap();
+    eventually("whoever waits is marked", async || number(&site, sql).await == 10).await;
+    assert!(
+        handed.elapsed() < Duration::from_secs(4),
+        "marked because it took too long, not for the command"
+    );
+    for n in 1..=2 {
+        std::fs::write(go(n), "").unwrap();
+    }
+    prove(&site).await;
+    until_judged(&site).await;
+    process.kill9();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,7 @@ async fn site(settings: &str) -> Site {
     site
 }
 
-async fn number(site: &Site, sql: &str) -> i64 {
+pub async fn number(site: &Site, sql: &str) -> i64 {
     site.hr.query_one(sql, &[]).await.unwrap().get(0)
 }
 
