@@ -41,7 +41,8 @@ pub async fn burst(site: &BenchSite, scene: &str, rows: u64) -> Burst {
     for round in 0..3 {
         site.change_everyone(rows, round).await;
         floors.push(site.floor().await);
-        requests.push(requests::alone(site.employees).await);
+        let platform = Platform::start(Duration::ZERO, None);
+        requests.push(requests::alone(site.employees, &site.config(&platform.url, 0, "")).await);
         let (rate, cost) = one_burst(site).await;
         rates.push(rate);
         costs.push(cost);

@@ -1,26 +1,25 @@
-//! The second floor beside `pg_recvlogical`: the requests of a burst alone, by the client library that delivery uses. Nothing is
-//! read from a database and nothing recorded; what a pipeline does on top of the two is what it costs.
+//! The second floor beside `pg_recvlogical`: the requests of a burst alone, by the client that delivery uses. Nothing is read from a
+//! database and nothing recorded; what a pipeline does on top of the two is what it costs.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::platform::Platform;
+use benefits_sync::config::Config;
+use benefits_sync::delivery::client::Client;
 
 /// As many at once as delivery has by default.
 const AT_ONCE: usize = 32;
 
-/// Requests a second, each a small PATCH on a kept connection.
-pub async fn alone(count: u64) -> f64 {
-    let platform = Platform::start(Duration::ZERO, None);
-    // Without a provider no client can be built, whether it speaks TLS or not; a second one is refused, which is as good.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+/// Requests a second, each a small PATCH on a kept connection, to the platform of this configuration.
+pub async fn alone(count: u64, config: &Path) -> f64 {
+    let client = Arc::new(Client::new(&Config::load(config).unwrap()).unwrap());
     let next = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
     let senders: Vec<_> = (0..AT_ONCE)
         .map(|_| {
-            let (client, next, url) = (client.clone(), Arc::clone(&next), platform.url.clone());
+            let (client, next) = (Arc::clone(&client), Arc::clone(&next));
             tokio::spawn(async move {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -28,10 +27,7 @@ pub async fn alone(count: u64) -> f64 {
                         break;
                     }
                     let body = format!("{{\"sourceVersion\":{n},\"mobile\":\"r1x0-{n}\"}}");
-                    let url = format!("{url}/platforms/bench/employees/b{n}");
-                    let answer = client.patch(url).bearer_auth("bench").body(body).send().await.unwrap();
-                    assert!(answer.status().is_success());
-                    answer.bytes().await.unwrap();
+                    client.update(&format!("b{n}"), body.into_bytes(), "0123456789abcdef").await.unwrap();
                 }
             })
         })

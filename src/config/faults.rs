@@ -79,7 +79,7 @@ fn url_fault(url: &str) -> Option<String> {
 
 /// Nothing of it is quoted: it may hold a password that is in the wrong place.
 fn address_fault(url: &str) -> Option<String> {
-    let Ok(url) = reqwest::Url::parse(url) else { return Some(NO_ADDRESS.to_owned()) };
+    let Ok(url) = url::Url::parse(url) else { return Some(NO_ADDRESS.to_owned()) };
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Some(NO_ADDRESS.to_owned());
     }

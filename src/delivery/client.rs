@@ -6,15 +6,17 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER};
+use hyper::{Method, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 
 use super::api::{self, Employee, Items, Package, Page, Picklists, Platform, Problem, Written};
 use super::credentials::{self, Credentials};
 use super::outcome::{Answer, Class, Failure, HaltReason, Outcome, Refusal, Subject, of_refusal};
-use super::transport::{self, BODY_MAX, PAGE_BODY_MAX, Received};
+use super::transport::{BODY_MAX, PAGE_BODY_MAX, Received, Server, Transport};
 use crate::config::Config;
 use crate::record::Field;
 
@@ -30,24 +32,25 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// A client of one platform. Shared by reference; connections are pooled inside.
 pub struct Client {
-    http: reqwest::Client,
+    server: Server,
     credentials: Credentials,
     platform_id: String,
-    /// Up to and with the platform's id. Parsed once: of each request's only the rest is.
-    base: Url,
+    /// The path up to and with the platform's id.
+    base: String,
 }
 
 /// One request, as often as it is sent.
 struct Request {
     method: Method,
-    url: Url,
+    /// Path and query.
+    target: String,
     write: Option<Write>,
     subject: Subject,
     body_max: usize,
 }
 
 struct Write {
-    body: Vec<u8>,
+    body: Bytes,
     media_type: &'static str,
     key: String,
 }
@@ -55,11 +58,12 @@ struct Write {
 impl Client {
     /// A client as configured. Makes no request.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
-        let http = transport::build(config.delivery.timeout, config.benefits.ca_file.as_deref())?;
+        let transport = Transport::new(config.delivery.timeout, config.benefits.ca_file.as_deref())?;
         let platform_id = config.benefits.platform_id.clone();
         let base = format!("{}/platforms/{}", config.base_url(), utf8_percent_encode(&platform_id, ENCODED));
-        let base = Url::parse(&base).map_err(|error| SetupError::BaseUrl(error.to_string()))?;
-        Ok(Self { credentials: Credentials::new(&config.benefits, &http), http, platform_id, base })
+        let (server, base) = transport.to("benefits.base_url", &base)?;
+        let credentials = Credentials::new(&config.benefits, &transport)?;
+        Ok(Self { server, credentials, platform_id, base })
     }
 
     /// The platform itself: proves address and credentials. Answers for a suspended platform too.
@@ -133,7 +137,8 @@ impl Client {
 
     /// Creates an account from a `NewEmployee`.
     pub async fn create(&self, body: Vec<u8>, idempotency_key: &str) -> Outcome<Written> {
-        let write = Write { body, media_type: "application/json", key: idempotency_key.to_owned() };
+        let write =
+            Write { body: body.into(), media_type: "application/json", key: idempotency_key.to_owned() };
         let request = self.read("/employees", Subject::Platform);
         self.fetch(Request { method: Method::POST, write: Some(write), ..request }).await
     }
@@ -141,7 +146,7 @@ impl Client {
     /// Changes an account by an `EmployeePatch`.
     pub async fn update(&self, benefits_id: &str, body: Vec<u8>, idempotency_key: &str) -> Outcome<Written> {
         let media_type = "application/merge-patch+json";
-        let write = Write { body, media_type, key: idempotency_key.to_owned() };
+        let write = Write { body: body.into(), media_type, key: idempotency_key.to_owned() };
         let request = self.read(&account_path(benefits_id)?, Subject::Account);
         let request = Request { method: Method::PATCH, write: Some(write), ..request };
         let answer: Answer<Written> = self.fetch(request).await?;
@@ -182,17 +187,14 @@ impl Client {
     }
 
     fn read(&self, path: &str, subject: Subject) -> Request {
-        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path()));
-        url.set_query(query);
-        Request { method: Method::GET, url, write: None, subject, body_max: BODY_MAX }
+        let target = format!("{}{path}", self.base);
+        Request { method: Method::GET, target, write: None, subject, body_max: BODY_MAX }
     }
 
     async fn fetch<T: DeserializeOwned>(&self, request: Request) -> Outcome<T> {
         let first = self.credentials.token(None).await?;
         let mut received = self.send(&request, &first).await?;
-        if received.status == reqwest::StatusCode::UNAUTHORIZED {
+        if received.status == StatusCode::UNAUTHORIZED {
             let second = self.credentials.token(Some(&first)).await?;
             if !credentials::same(&first, &second) {
                 received = self.send(&request, &second).await?;
@@ -202,24 +204,30 @@ impl Client {
     }
 
     async fn send(&self, request: &Request, token: &secrecy::SecretString) -> Result<Received, Failure> {
-        let mut builder = self
-            .http
-            .request(request.method.clone(), request.url.clone())
-            .header(AUTHORIZATION, credentials::bearer(token)?);
+        let body = request.write.as_ref().map_or_else(Bytes::new, |write| write.body.clone());
+        let mut whole = hyper::Request::new(Full::new(body));
+        *whole.method_mut() = request.method.clone();
+        // Nothing that is encoded is refused; the error would quote the address, and that can hold an email.
+        let unwritable = || Failure::unavailable("A request to Benefits cannot be written.", false);
+        *whole.uri_mut() = Uri::try_from(&request.target).map_err(|_invalid| unwritable())?;
+        let headers = whole.headers_mut();
+        headers.insert(AUTHORIZATION, credentials::bearer(token)?);
         if let Some(write) = &request.write {
-            builder = builder
-                .header(CONTENT_TYPE, HeaderValue::from_static(write.media_type))
-                .header(IDEMPOTENCY_KEY, &write.key)
-                .body(write.body.clone());
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(write.media_type));
+            let key = HeaderValue::try_from(&write.key).map_err(|_invalid| unwritable())?;
+            headers.insert(IDEMPOTENCY_KEY, key);
         }
-        transport::exchange(builder, request.body_max).await
+        self.server.exchange(whole, request.body_max).await
     }
 }
 
 /// Shows where it sends, not with what.
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("base", &self.base.as_str()).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("server", &self.server.to_string())
+            .field("base", &self.base)
+            .finish_non_exhaustive()
     }
 }
 

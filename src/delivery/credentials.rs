@@ -7,15 +7,19 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http_body_util::Full;
+use hyper::Method;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::outcome::{Failure, HaltReason};
-use super::transport;
+use super::transport::{Server, SetupError, Transport};
 use crate::config;
 
 /// For a token endpoint that does not say how long its tokens live.
@@ -43,7 +47,14 @@ struct State {
 
 enum Source {
     File(PathBuf),
-    Endpoint { oauth: config::Oauth, http: reqwest::Client },
+    Endpoint(Box<Endpoint>),
+}
+
+struct Endpoint {
+    oauth: config::Oauth,
+    server: Server,
+    /// Path and query.
+    target: String,
 }
 
 struct Held {
@@ -76,12 +87,15 @@ struct Grant {
 
 impl Credentials {
     /// From the configuration, which has validated that there is one of the two. Without a file nothing is valid.
-    pub(super) fn new(config: &config::Benefits, http: &reqwest::Client) -> Self {
+    pub(super) fn new(config: &config::Benefits, transport: &Transport) -> Result<Self, SetupError> {
         let source = match &config.oauth {
-            Some(oauth) => Source::Endpoint { oauth: oauth.clone(), http: http.clone() },
+            Some(oauth) => {
+                let (server, target) = transport.to("benefits.oauth.token_url", &oauth.token_url)?;
+                Source::Endpoint(Box::new(Endpoint { oauth: oauth.clone(), server, target }))
+            }
             None => Source::File(config.token_file.clone().unwrap_or_default()),
         };
-        Self { source, state: Mutex::new(State::default()) }
+        Ok(Self { source, state: Mutex::new(State::default()) })
     }
 
     /// The token to send. `refused` is one that the platform has just answered 401 to.
@@ -114,7 +128,7 @@ impl Credentials {
     async fn renew(&self) -> Result<Held, Failure> {
         match &self.source {
             Source::File(path) => read_token(path).await,
-            Source::Endpoint { oauth, http } => ask(oauth, http).await,
+            Source::Endpoint(endpoint) => endpoint.ask().await,
         }
     }
 
@@ -126,7 +140,7 @@ impl Credentials {
                 *looked = Instant::now();
                 stamp_of(path).await == Some(*stamp)
             }
-            (Validity::File { .. }, Source::Endpoint { .. }) => false,
+            (Validity::File { .. }, Source::Endpoint(_)) => false,
         }
     }
 }
@@ -137,11 +151,14 @@ pub(super) fn same(one: &SecretString, other: &SecretString) -> bool {
 
 /// The `Authorization` header, never shown by `Debug`.
 pub(super) fn bearer(token: &SecretString) -> Result<HeaderValue, Failure> {
-    let mut value =
-        HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_invalid| {
-            // The error would quote nothing, but what is invalid is the secret: nothing of it is passed on.
-            credentials("The Benefits token has characters that cannot be sent.")
-        })?;
+    secret_header(&format!("Bearer {}", token.expose_secret()))
+}
+
+fn secret_header(text: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::try_from(text).map_err(|_invalid| {
+        // The error would quote nothing, but what is invalid is the secret: nothing of it is passed on.
+        credentials("The Benefits token has characters that cannot be sent.")
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -176,33 +193,40 @@ async fn read_secret(key: &str, path: &Path) -> Result<SecretString, Failure> {
     Ok(SecretString::from(secret))
 }
 
-/// The client credentials grant (RFC 6749, section 4.4), the client's secret in the Basic header (section 2.3.1).
-async fn ask(oauth: &config::Oauth, http: &reqwest::Client) -> Result<Held, Failure> {
-    let secret = read_secret("benefits.oauth.client_secret_file", &oauth.client_secret_file).await?;
-    let scope = utf8_percent_encode(&oauth.scope, NON_ALPHANUMERIC);
-    let request = http
-        .post(&oauth.token_url)
-        .basic_auth(&oauth.client_id, Some(secret.expose_secret()))
-        .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-        .body(format!("grant_type=client_credentials&scope={scope}"));
-    let asked = Instant::now();
-    // No write of ours has been sent yet, whatever became of the token's request.
-    let unavailable = |text: &str| Failure::unavailable(text, false);
-    let received = transport::exchange(request, TOKEN_MAX)
-        .await
-        .map_err(|_no_answer| unavailable("The Benefits token endpoint does not answer."))?;
-    match received.status.as_u16() {
-        200 => {}
-        400 | 401 | 403 => {
-            return Err(credentials("The Benefits token endpoint refuses the client's credentials."));
+impl Endpoint {
+    /// The client credentials grant (RFC 6749, section 4.4), the client's secret in the Basic header (section 2.3.1).
+    async fn ask(&self) -> Result<Held, Failure> {
+        let Self { oauth, server, target } = self;
+        let secret = read_secret("benefits.oauth.client_secret_file", &oauth.client_secret_file).await?;
+        let scope = utf8_percent_encode(&oauth.scope, NON_ALPHANUMERIC);
+        let basic = BASE64.encode(format!("{}:{}", oauth.client_id, secret.expose_secret()));
+        let request = hyper::Request::builder()
+            .method(Method::POST)
+            .uri(target)
+            .header(AUTHORIZATION, secret_header(&format!("Basic {basic}"))?)
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"))
+            .body(Full::from(format!("grant_type=client_credentials&scope={scope}")))
+            .map_err(|_invalid| credentials("The Benefits token endpoint's address cannot be asked."))?;
+        let asked = Instant::now();
+        // No write of ours has been sent yet, whatever became of the token's request.
+        let unavailable = |text: &str| Failure::unavailable(text, false);
+        let received = server
+            .exchange(request, TOKEN_MAX)
+            .await
+            .map_err(|_no_answer| unavailable("The Benefits token endpoint does not answer."))?;
+        match received.status.as_u16() {
+            200 => {}
+            400 | 401 | 403 => {
+                return Err(credentials("The Benefits token endpoint refuses the client's credentials."));
+            }
+            _ => return Err(unavailable("The Benefits token endpoint is not available.")),
         }
-        _ => return Err(unavailable("The Benefits token endpoint is not available.")),
+        let grant: Grant = serde_json::from_slice(&received.body)
+            .map_err(|_invalid| unavailable("The Benefits token endpoint's answer cannot be read."))?;
+        let life = grant.expires_in.map_or(LIFETIME_DEFAULT, Duration::from_secs);
+        // Tokens that live for years are good for a day at a time: an instant has an end.
+        let life = life.min(Duration::from_hours(24));
+        let until = asked + life.saturating_sub(MARGIN).max(life / 2);
+        Ok(Held { token: grant.access_token, valid: Validity::Until(until) })
     }
-    let grant: Grant = serde_json::from_slice(&received.body)
-        .map_err(|_invalid| unavailable("The Benefits token endpoint's answer cannot be read."))?;
-    let life = grant.expires_in.map_or(LIFETIME_DEFAULT, Duration::from_secs);
-    // Tokens that live for years are good for a day at a time: an instant has an end.
-    let life = life.min(Duration::from_hours(24));
-    let until = asked + life.saturating_sub(MARGIN).max(life / 2);
-    Ok(Held { token: grant.access_token, valid: Validity::Until(until) })
 }

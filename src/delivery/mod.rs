@@ -14,6 +14,7 @@ pub mod appetite;
 pub mod batcher;
 pub mod breaker;
 pub mod client;
+mod connections;
 pub mod context;
 pub mod courier;
 mod credentials;

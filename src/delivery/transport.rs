@@ -4,20 +4,20 @@
 //! can have reached the platform: it cannot only where no connection was made. Everything later (a reset before or after
 //! the request was read, half an answer, a body that is too large or is not JSON) leaves open what happened to a write.
 
-use std::error::Error as _;
+use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{RequestBuilder, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{StatusCode, Uri};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::time::{Instant, timeout_at};
 
+use super::connections::{Connector, Fault, Origin, Request};
 use super::outcome::Failure;
-
-/// Receivers commonly close idle connections after five seconds. A request that meets the closing end fails and is
-/// ambiguous, so ours are given up first.
-const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// A longer time to connect says that nobody is there.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -42,14 +42,16 @@ pub enum SetupError {
         reason: String,
     },
     /// The address is none.
-    #[error("benefits.base_url is not a URL: {0}")]
-    BaseUrl(String),
+    #[error("{key} is not a URL: {reason}")]
+    Address {
+        /// `benefits.base_url` or `benefits.oauth.token_url`.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// TLS cannot be set up.
     #[error("cannot set up TLS for the Benefits platform")]
     Tls(#[from] rustls::Error),
-    /// The HTTP client cannot be built.
-    #[error("cannot set up HTTP for the Benefits platform")]
-    Http(#[from] reqwest::Error),
 }
 
 /// A whole answer.
@@ -85,21 +87,47 @@ impl Received {
     }
 }
 
-/// The HTTP client, for the platform and for its token endpoint.
-pub(super) fn build(timeout: Duration, ca_file: Option<&Path>) -> Result<reqwest::Client, SetupError> {
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(ca_file)?)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        // An HTTP_PROXY in the environment would be obeyed otherwise, and see everybody's records.
-        .no_proxy()
-        .timeout(timeout)
-        .connect_timeout(CONNECT_MAX.min(timeout / 2))
-        .pool_idle_timeout(POOL_IDLE)
-        .user_agent(concat!("benefits-sync/", env!("CARGO_PKG_VERSION")))
-        .build()?;
-    Ok(client)
+/// What every request of ours keeps to, to the platform and to its token endpoint.
+#[derive(Clone)]
+pub(super) struct Transport {
+    connector: Connector,
+    /// For a whole exchange.
+    timeout: Duration,
+}
+
+/// A server, and what is asked there.
+#[derive(Clone)]
+pub(super) struct Server {
+    origin: Origin,
+    timeout: Duration,
+}
+
+impl Transport {
+    /// As configured. Makes no connection.
+    pub(super) fn new(timeout: Duration, ca_file: Option<&Path>) -> Result<Self, SetupError> {
+        let connector = Connector::new(tls(ca_file)?, CONNECT_MAX.min(timeout / 2));
+        Ok(Self { connector, timeout })
+    }
+
+    /// The server that an address names, and the path and query that it asks for. `key` is where the address is configured.
+    pub(super) fn to(&self, key: &'static str, address: &str) -> Result<(Server, String), SetupError> {
+        let fault = |reason: String| SetupError::Address { key, reason };
+        // Read as people write addresses: with capitals, accents, or a dot too many.
+        let address = url::Url::parse(address).map_err(|error| fault(error.to_string()))?;
+        let address: Uri = address
+            .as_str()
+            .parse()
+            .map_err(|error: hyper::http::uri::InvalidUri| fault(error.to_string()))?;
+        let origin = self.connector.to(&address).map_err(|error| fault(error.to_string()))?;
+        let path = address.path_and_query().map_or("/", |path| path.as_str());
+        Ok((Server { origin, timeout: self.timeout }, path.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.origin.address().fmt(f)
+    }
 }
 
 /// TLS 1.2 or 1.3 with the ring provider: the system's CAs, and the site's own.
@@ -119,72 +147,93 @@ fn tls(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, SetupError> {
         }
     }
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    Ok(rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
-        .with_no_client_auth();
-    // reqwest leaves a configuration that it is given as it is, so HTTP/2 has to be offered here.
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+        .with_no_client_auth())
 }
 
-/// Sends a request and reads the whole answer, up to `limit` bytes of body.
-pub(super) async fn exchange(request: RequestBuilder, limit: usize) -> Result<Received, Failure> {
-    let request =
-        request.header(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
-    let mut response = request.send().await.map_err(|error| of_error(&error))?;
-    let body = read(&mut response, limit).await;
-    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-    let received = Received { status, headers, body: Vec::new() };
-    match body {
-        Ok(body) => Ok(Received { body, ..received }),
-        // A refusal is known by its status, even when its text cannot be had.
-        Err(_) if status.is_client_error() || status.is_server_error() => Ok(received),
-        Err(failure) => {
-            Err(Failure { request_id: received.request_id(), status: Some(status.as_u16()), ..failure })
+impl Server {
+    /// Sends a request and reads the whole answer, up to `limit` bytes of body.
+    pub(super) async fn exchange(&self, mut request: Request, limit: usize) -> Result<Received, Failure> {
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, application/problem+json"));
+        headers.insert(
+            USER_AGENT,
+            HeaderValue::from_static(concat!("benefits-sync/", env!("CARGO_PKG_VERSION"))),
+        );
+        let until = Instant::now() + self.timeout;
+        let sent = timeout_at(until, self.origin.send(request)).await.map_err(|_elapsed| no_answer())?;
+        let (response, link) = sent.map_err(|fault| of_fault(&fault))?;
+        let (head, mut body) = response.into_parts();
+        let body =
+            timeout_at(until, read(&mut body, limit)).await.unwrap_or_else(|_elapsed| Err(no_answer()));
+        let received = Received { status: head.status, headers: head.headers, body: Vec::new() };
+        match body {
+            Ok(body) => {
+                self.origin.keep(link);
+                Ok(Received { body, ..received })
+            }
+            // A refusal is known by its status, even when its text cannot be had.
+            Err(_) if head.status.is_client_error() || head.status.is_server_error() => Ok(received),
+            Err(failure) => Err(Failure {
+                request_id: received.request_id(),
+                status: Some(head.status.as_u16()),
+                ..failure
+            }),
         }
     }
 }
 
-async fn read(response: &mut Response, limit: usize) -> Result<Vec<u8>, Failure> {
+async fn read(incoming: &mut Incoming, limit: usize) -> Result<Vec<u8>, Failure> {
     let too_large = || Failure::unavailable("Benefits sent an answer that is too large.", true);
-    let announced = response.content_length().unwrap_or(0);
+    let announced = incoming.size_hint().lower();
     if announced > u64::try_from(limit).unwrap_or(u64::MAX) {
         return Err(too_large());
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| of_error(&error))? {
+    let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or(0));
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|_broken| broken())?;
+        let Some(chunk) = frame.data_ref() else { continue };
         if body.len() + chunk.len() > limit {
             return Err(too_large());
         }
-        body.extend_from_slice(&chunk);
+        body.extend_from_slice(chunk);
     }
     Ok(body)
 }
 
-/// No answer, or half of one. The error itself is not repeated: it can hold the URL, and a URL can hold an email.
-fn of_error(error: &reqwest::Error) -> Failure {
-    if let Some(fault) = certificate_fault(error) {
-        // A handshake that was given up: nothing of the request was sent.
-        let text = format!(
-            "The certificate of Benefits is not accepted ({fault}): name its CA with benefits.ca_file, or have it renewed."
-        );
-        Failure::unavailable(text, false)
-    } else if error.is_connect() {
-        Failure::unavailable("No connection to Benefits.", false)
-    } else if error.is_timeout() {
-        Failure::unavailable("Benefits did not answer in time.", true)
-    } else {
-        Failure::unavailable("The connection to Benefits broke before the answer was complete.", true)
+/// No answer. The error itself is not repeated: it can hold the URL, and a URL can hold an email.
+fn of_fault(fault: &Fault) -> Failure {
+    match fault {
+        Fault::NoConnection(error) => match error.as_deref().and_then(|error| certificate_fault(error)) {
+            // A handshake that was given up: nothing of the request was sent.
+            Some(fault) => {
+                let text = format!(
+                    "The certificate of Benefits is not accepted ({fault}): name its CA with benefits.ca_file, or have it renewed."
+                );
+                Failure::unavailable(text, false)
+            }
+            None => Failure::unavailable("No connection to Benefits.", false),
+        },
+        Fault::Broken => broken(),
     }
 }
 
+fn broken() -> Failure {
+    Failure::unavailable("The connection to Benefits broke before the answer was complete.", true)
+}
+
+fn no_answer() -> Failure {
+    Failure::unavailable("Benefits did not answer in time.", true)
+}
+
 /// What TLS has against the server's certificate. Names of hosts at most, no URL.
-fn certificate_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
-    let mut cause = error.source();
+fn certificate_fault<'e>(error: &'e (dyn Error + Send + Sync + 'static)) -> Option<&'e rustls::Error> {
+    let mut cause: Option<&'e (dyn Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         if let Some(fault @ rustls::Error::InvalidCertificate(_)) = inner.downcast_ref() {
-            return error.is_connect().then_some(fault);
+            return Some(fault);
         }
         // The source of an I/O error passes by the error that is in it.
         cause = match inner.downcast_ref::<std::io::Error>().map(std::io::Error::get_ref) {

@@ -51,7 +51,7 @@ pub(super) async fn check(config: &Config, site: Option<(&Facts, f64)>) -> Vec<C
 
 /// Without TLS everybody on the way reads the records and the token. What stays on this machine has no such way.
 fn in_the_clear(address: &str) -> Option<Check> {
-    let url = reqwest::Url::parse(address).ok().filter(|url| url.scheme() == "http")?;
+    let url = url::Url::parse(address).ok().filter(|url| url.scheme() == "http")?;
     let host = url.host_str()?;
     let stays = host == "localhost" || host == "[::1]" || host.starts_with("127.");
     (!stays).then(|| {

@@ -10,6 +10,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::header::{AUTHORIZATION, CACHE_CONTROL, HeaderValue};
 use axum::http::{StatusCode, request};
 use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use super::answer::Reply;
@@ -93,7 +95,7 @@ pub(super) async fn token(
             text.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == wanted)?;
         form_decoded(value).ok()
     };
-    let basic = format!("Basic {}", base64(format!("{}:{}", client.id, client.secret).as_bytes()));
+    let basic = format!("Basic {}", BASE64.encode(format!("{}:{}", client.id, client.secret)));
     let by_header =
         parts.headers.get(AUTHORIZATION).is_some_and(|given| given.as_bytes() == basic.as_bytes());
     let by_form = || {
@@ -112,33 +114,4 @@ pub(super) async fn token(
     let mut reply = Reply::json(&answer);
     reply.headers.push((CACHE_CONTROL, HeaderValue::from_static("no-store")));
     whole(reply)
-}
-
-/// Base64 with padding (RFC 4648), for the one header that needs it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let group =
-            (0..3).fold(0_usize, |group, at| group << 8 | usize::from(chunk.get(at).copied().unwrap_or(0)));
-        for at in 0..4 {
-            let letter = ALPHABET.as_bytes().get(group >> (18 - 6 * at) & 63).copied().unwrap_or(b'=');
-            text.push(if at <= chunk.len() { char::from(letter) } else { '=' });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn base64_gives_the_values_of_rfc_4648() {
-        for (plain, coded) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
-        {
-            assert_eq!(base64(plain.as_bytes()), coded);
-        }
-    }
 }

@@ -1,5 +1,6 @@
 //! The client against a platform that misbehaves in every way it can.
 
+mod connections;
 mod scripted;
 mod tls;
 

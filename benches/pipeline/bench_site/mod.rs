@@ -102,7 +102,8 @@ impl BenchSite {
         self.cluster.url("postgres")
     }
 
-    fn config(&self, platform: &str, http: u16, more: &str) -> std::path::PathBuf {
+    /// A configuration, on disk, with this platform.
+    pub fn config(&self, platform: &str, http: u16, more: &str) -> std::path::PathBuf {
         let directory = self.directory.path().display();
         let text = format!(
             "[database]\nurl = \"{}\"\nslot = \"{SLOT}\"\n[ledger]\nfingerprint_key_file = \"{directory}/key\"\n\

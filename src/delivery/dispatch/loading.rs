@@ -15,6 +15,9 @@ use crate::ledger::work::{self, Wanted, Work, WorkError};
 
 /// Employees that one statement loads.
 const LOAD_MAX: usize = 512;
+/// While so many are under way nobody is loaded until a whole statement's worth is free: it costs by what it begins with, and there
+/// is enough to do.
+const WELL_SUPPLIED: usize = 2 * LOAD_MAX;
 /// Loads under way at once: one is read while another one's rows are on their way.
 const LOADS_MAX: usize = 2;
 
@@ -32,6 +35,9 @@ impl Dispatcher<'_> {
             return Ok(());
         }
         let free = self.pace.under_way_max().saturating_sub(busy).min(LOAD_MAX);
+        if free < LOAD_MAX && busy >= WELL_SUPPLIED {
+            return Ok(());
+        }
         let room = if self.paused || !self.asked { 0 } else { self.context.gate.room(free) };
         if room == 0 || self.loading >= LOADS_MAX || !self.lanes.is_waiting() {
             return Ok(());

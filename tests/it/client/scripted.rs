@@ -109,7 +109,7 @@ async fn perform(mut stream: TcpStream, act: Act, seen: Arc<Mutex<Vec<String>>>)
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> String {
+pub(super) async fn read_request(stream: &mut TcpStream) -> String {
     let mut bytes = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&bytes).to_lowercase();

@@ -15,18 +15,23 @@ use super::PLATFORM;
 use super::scripted::bytes;
 use crate::support::certificates::{Certificates, certificates};
 
-/// A TLS server that answers `getPlatform` as often as somebody gets through, and its CA as PEM.
-async fn platform() -> (SocketAddr, String) {
+/// Takes TLS connections, and speaks these protocols; with its CA as PEM.
+pub(super) fn acceptor(protocols: &[&[u8]]) -> (TlsAcceptor, String) {
     let Certificates { authority, server, key } = certificates();
-
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![server.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    (TlsAcceptor::from(Arc::new(config)), authority)
+}
+
+/// A TLS server that answers `getPlatform` as often as somebody gets through, and its CA as PEM.
+async fn platform() -> (SocketAddr, String) {
+    let (acceptor, authority) = acceptor(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -44,7 +49,7 @@ async fn platform() -> (SocketAddr, String) {
     (address, authority)
 }
 
-fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client {
+pub(super) fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client {
     let text = format!(
         "[database]\nurl = \"postgresql://hr@db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
          base_url = \"https://localhost:{}/api/v1\"\ntoken_file = \"{}/token\"\n{ca}\n",
