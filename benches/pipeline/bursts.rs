@@ -25,6 +25,7 @@ pub async fn first_sync(site: &BenchSite) -> Line {
     site.sync_everyone().await;
     site.until_settled().await;
     let seconds = started.elapsed().as_secs_f64();
+    site.vacuum().await;
     site.rest().await;
     process.stop();
     let rate = site.employees as f64 / seconds;
@@ -112,6 +113,7 @@ pub async fn against_the_sandbox() -> Line {
     site.until_compared().await;
     site.sync_everyone().await;
     site.until_settled().await;
+    site.vacuum().await;
     process.stop();
     let mut rates = Vec::new();
     for round in 0..3 {

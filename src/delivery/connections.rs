@@ -34,9 +34,6 @@ pub(super) type Request = hyper::Request<Full<Bytes>>;
 /// ambiguous, so ours are given up first.
 const IDLE_MAX: Duration = Duration::from_secs(4);
 
-/// Between two signs of life on a connection that nothing is heard on.
-const KEEPALIVE: Duration = Duration::from_secs(15);
-
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -59,7 +56,6 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEPALIVE));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()

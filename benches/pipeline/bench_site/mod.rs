@@ -299,6 +299,11 @@ impl BenchSite {
         .await;
     }
 
+    /// What autovacuum does within a minute of a first sync, for scenes that would begin before it.
+    pub async fn vacuum(&self) {
+        self.client.batch_execute("vacuum").await.unwrap();
+    }
+
     /// Until the slot need not be read from further back than here when it is read next: a slot that is read all day is
     /// seconds behind in that, and the scenes' are as far behind as the scene before was long.
     pub async fn rest(&self) {
