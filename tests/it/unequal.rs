@@ -114,8 +114,8 @@ async fn a_single_change_overtakes_a_first_sync_of_thousands() {
         sent - then
     );
     assert!(left > 1_000, "the first sync was over already: {left} left");
-    // What was prepared before it (four times the concurrency, at least 64), and what was loaded meanwhile.
-    assert!(sent - then < 600, "{} writes came before it", sent - then);
+    // What had begun before it, and what was sent until it was read: 200. Behind what was prepared before it would be 450.
+    assert!(sent - then < 350, "{} writes came before it", sent - then);
     site.stop().await;
 }
 
