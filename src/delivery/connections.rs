@@ -23,8 +23,9 @@ use hyper::header::{HOST, HeaderValue};
 use hyper::{Response, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::{Connection as _, HttpConnector};
-use hyper_util::rt::TokioExecutor;
-use tokio::time::Instant;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
 /// A request; its address is the path and query alone.
@@ -33,6 +34,16 @@ pub(super) type Request = hyper::Request<Full<Bytes>>;
 /// Receivers commonly close idle connections after five seconds. A request that meets the closing end fails and is
 /// ambiguous, so ours are given up first.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// A kept connection that cannot take a request by then is passed over: its server has answered without reading all that it was sent.
+const READY_MAX: Duration = Duration::from_millis(100);
+
+/// While somebody waits for an answer over HTTP/2, the server is asked for a sign of life so often: the connection is everybody's,
+/// and who gives up on an answer does not know whether it is dead.
+const ALIVE_EVERY: Duration = Duration::from_secs(3);
+
+/// A sign of life that takes longer will not come.
+const ALIVE_MAX: Duration = Duration::from_secs(2);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -56,6 +67,8 @@ impl Connector {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
+        // Shared out among the addresses of a name, so that one that is dead is not all that is tried.
+        tcp.set_connect_timeout(Some(connect_max));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -67,11 +80,8 @@ impl Connector {
     /// The server at this address: scheme and authority, the rest is not looked at.
     pub(super) fn to(&self, address: &Uri) -> Result<Origin, hyper::http::Error> {
         let authority = address.authority().map_or("", |authority| authority.as_str());
-        let address = Uri::builder()
-            .scheme(address.scheme_str().unwrap_or_default())
-            .authority(authority)
-            .path_and_query("/")
-            .build()?;
+        let scheme = address.scheme_str().unwrap_or_default();
+        let address = Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build()?;
         let host = HeaderValue::from_str(authority)?;
         Ok(Origin { connector: self.clone(), address, host, kept: Arc::default() })
     }
@@ -82,7 +92,12 @@ impl Connector {
             poll_fn(|context| connector.poll_ready(context)).await?;
             let stream = connector.call(address.clone()).await?;
             Ok(if stream.connected().is_negotiated_h2() {
-                let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .keep_alive_interval(ALIVE_EVERY)
+                    .keep_alive_timeout(ALIVE_MAX)
+                    .handshake(stream)
+                    .await?;
                 tokio::spawn(connection);
                 Link::Http2(sender)
             } else {
@@ -91,7 +106,7 @@ impl Connector {
                 Link::Http1(sender)
             })
         };
-        match tokio::time::timeout(self.connect_max, connecting).await {
+        match timeout(self.connect_max, connecting).await {
             Ok(connected) => connected.map_err(|error| Fault::NoConnection(Some(error))),
             Err(_elapsed) => Err(Fault::NoConnection(None)),
         }
@@ -99,7 +114,6 @@ impl Connector {
 }
 
 /// One server, with the connections to it.
-#[derive(Clone)]
 pub(super) struct Origin {
     connector: Connector,
     address: Uri,
@@ -114,10 +128,10 @@ pub(super) enum Link {
 }
 
 impl Link {
-    async fn is_open(&mut self) -> bool {
+    async fn is_ready(&mut self) -> bool {
         match self {
-            Self::Http1(sender) => sender.ready().await.is_ok(),
-            Self::Http2(sender) => sender.ready().await.is_ok(),
+            Self::Http1(sender) => timeout(READY_MAX, sender.ready()).await.is_ok_and(|ready| ready.is_ok()),
+            Self::Http2(sender) => !sender.is_closed(),
         }
     }
 
@@ -129,6 +143,9 @@ impl Link {
     }
 }
 
+/// A connection for a request, and whether it has taken others before.
+type Taken = (Link, bool);
+
 impl Origin {
     /// Scheme and authority.
     pub(super) const fn address(&self) -> &Uri {
@@ -139,39 +156,14 @@ impl Origin {
     /// request then goes out on another. With the answer's head comes what it came on, to be kept once all is read.
     pub(super) async fn send(&self, mut request: Request) -> Result<(Response<Incoming>, Link), Fault> {
         loop {
-            let kept = self.kept.take().await;
-            let was_kept = kept.is_some();
-            let mut link = match kept {
-                Some(link) => link,
-                None => self.connector.connect(&self.address).await?,
-            };
+            let (mut link, was_kept) = self.take().await?;
             self.direct(&mut request, &link);
             match link.send(request).await {
                 Ok(response) => return Ok((response, link)),
-                Err(mut error) => {
-                    self.kept.forget(&link);
-                    match error.take_message() {
-                        Some(unsent) if was_kept => request = unsent,
-                        _ => return Err(Fault::Broken),
-                    }
-                }
-            }
-        }
-    }
-
-    /// HTTP/1 wants the host in a header, HTTP/2 in the address.
-    fn direct(&self, request: &mut Request, link: &Link) {
-        match link {
-            Link::Http1(_) => {
-                request.headers_mut().insert(HOST, self.host.clone());
-            }
-            Link::Http2(_) => {
-                let mut parts = self.address.clone().into_parts();
-                parts.path_and_query = request.uri().path_and_query().cloned();
-                // Of the parts of two addresses comes an address.
-                if let Ok(whole) = Uri::from_parts(parts) {
-                    *request.uri_mut() = whole;
-                }
+                Err(mut error) => match error.take_message() {
+                    Some(unsent) if was_kept => request = unsent,
+                    _ => return Err(Fault::Broken),
+                },
             }
         }
     }
@@ -180,19 +172,76 @@ impl Origin {
     pub(super) fn keep(&self, link: Link) {
         self.kept.keep(link);
     }
+
+    /// A kept connection, or a new one; or one that becomes free before the new one is there, as it will at a server that takes no more.
+    async fn take(&self) -> Result<Taken, Fault> {
+        if let Some(link) = self.kept.take().await {
+            return Ok((link, true));
+        }
+        let mut connecting = self.connect();
+        loop {
+            tokio::select! {
+                connected = &mut connecting => return connected.unwrap_or(Err(Fault::NoConnection(None))),
+                () = self.kept.freed.notified() => {
+                    if let Some(link) = self.kept.take().await {
+                        return Ok((link, true));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects in a task of its own: where nobody wants the connection any more, it is kept.
+    fn connect(&self) -> oneshot::Receiver<Result<Taken, Fault>> {
+        let (tell, connected) = oneshot::channel();
+        let (connector, address, kept) =
+            (self.connector.clone(), self.address.clone(), Arc::clone(&self.kept));
+        tokio::spawn(async move {
+            let taken = connector.connect(&address).await.map(|link| kept.share(link));
+            if let Err(Ok((link, _))) = tell.send(taken) {
+                kept.keep(link);
+            }
+        });
+        connected
+    }
+
+    /// HTTP/1 wants the host in a header, HTTP/2 in the address.
+    fn direct(&self, request: &mut Request, link: &Link) {
+        let path = request.uri().path_and_query().cloned();
+        match link {
+            Link::Http1(_) => {
+                request.headers_mut().insert(HOST, self.host.clone());
+                // It may have been meant for a connection of HTTP/2.
+                if let (Some(path), true) = (path, request.uri().authority().is_some()) {
+                    *request.uri_mut() = Uri::from(path);
+                }
+            }
+            Link::Http2(_) => {
+                request.headers_mut().remove(HOST);
+                let mut parts = self.address.clone().into_parts();
+                parts.path_and_query = path;
+                // Of the parts of two addresses comes an address.
+                if let Ok(whole) = Uri::from_parts(parts) {
+                    *request.uri_mut() = whole;
+                }
+            }
+        }
+    }
 }
 
-/// Connections that wait for a request.
+/// Connections that can take a request.
 #[derive(Default)]
 struct Kept {
     state: Mutex<State>,
+    /// Told of every one that can take a request again.
+    freed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     /// Since when each has waited, the latest at the back.
     http1: VecDeque<(Instant, http1::SendRequest<Full<Bytes>>)>,
-    /// One is enough for everybody.
+    /// One is enough for everybody. Since when nobody has taken it or given it back.
     http2: Option<(Instant, http2::SendRequest<Full<Bytes>>)>,
     /// Somebody will come and close what has waited too long.
     is_watched: bool,
@@ -209,46 +258,66 @@ impl State {
         }
         !self.http1.is_empty() || self.http2.is_some()
     }
+
+    fn take(&mut self) -> Option<Link> {
+        self.close_idle();
+        if let Some((since, sender)) = &mut self.http2 {
+            *since = Instant::now();
+            return Some(Link::Http2(sender.clone()));
+        }
+        self.http1.pop_back().map(|(_, sender)| Link::Http1(sender))
+    }
 }
 
 impl Kept {
-    /// One that is open still.
+    /// One that can take a request now.
     async fn take(&self) -> Option<Link> {
         loop {
-            let mut link = self.next()?;
-            if link.is_open().await {
+            let mut link = self.state().take()?;
+            if link.is_ready().await {
                 return Some(link);
             }
         }
     }
 
-    fn next(&self) -> Option<Link> {
-        let mut state = self.state();
-        state.close_idle();
-        if let Some((since, sender)) = &mut state.http2 {
-            *since = Instant::now();
-            return Some(Link::Http2(sender.clone()));
+    /// A new connection of HTTP/2 is everybody's at once; where there is one already, that one is.
+    fn share(self: &Arc<Self>, link: Link) -> Taken {
+        if !matches!(link, Link::Http2(_)) {
+            return (link, false);
         }
-        state.http1.pop_back().map(|(_, sender)| Link::Http1(sender))
+        let held = {
+            let mut state = self.state();
+            state.close_idle();
+            state.http2.as_ref().map(|(_, sender)| Link::Http2(sender.clone()))
+        };
+        if let Some(held) = held {
+            return (held, true);
+        }
+        if let Link::Http2(sender) = &link {
+            self.keep(Link::Http2(sender.clone()));
+        }
+        (link, false)
     }
 
     fn keep(self: &Arc<Self>, link: Link) {
         let now = Instant::now();
         let mut state = self.state();
         match link {
-            Link::Http1(sender) if !sender.is_closed() => state.http1.push_back((now, sender)),
-            Link::Http2(sender) if !sender.is_closed() => state.http2 = Some((now, sender)),
+            Link::Http1(sender) if !sender.is_closed() => {
+                state.http1.push_back((now, sender));
+                self.freed.notify_one();
+            }
+            Link::Http2(sender) if !sender.is_closed() => {
+                match &mut state.http2 {
+                    Some((since, held)) if !held.is_closed() => *since = now,
+                    slot => *slot = Some((now, sender)),
+                }
+                self.freed.notify_waiters();
+            }
             Link::Http1(_) | Link::Http2(_) => return,
         }
         if !std::mem::replace(&mut state.is_watched, true) {
             tokio::spawn(Arc::clone(self).watch());
-        }
-    }
-
-    /// A connection of HTTP/1 is not among the kept while it is used.
-    fn forget(&self, link: &Link) {
-        if matches!(link, Link::Http2(_)) {
-            self.state().http2 = None;
         }
     }
 

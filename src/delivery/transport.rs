@@ -88,15 +88,13 @@ impl Received {
 }
 
 /// What every request of ours keeps to, to the platform and to its token endpoint.
-#[derive(Clone)]
 pub(super) struct Transport {
     connector: Connector,
     /// For a whole exchange.
     timeout: Duration,
 }
 
-/// A server, and what is asked there.
-#[derive(Clone)]
+/// A server that answers us.
 pub(super) struct Server {
     origin: Origin,
     timeout: Duration,
@@ -112,7 +110,7 @@ impl Transport {
     /// The server that an address names, and the path and query that it asks for. `key` is where the address is configured.
     pub(super) fn to(&self, key: &'static str, address: &str) -> Result<(Server, String), SetupError> {
         let fault = |reason: String| SetupError::Address { key, reason };
-        // Read as people write addresses: with capitals, accents, or a dot too many.
+        // Read as people write addresses: with capitals or accents.
         let address = url::Url::parse(address).map_err(|error| fault(error.to_string()))?;
         let address: Uri = address
             .as_str()

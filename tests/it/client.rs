@@ -1,9 +1,11 @@
 //! The client against a platform that misbehaves in every way it can.
 
 mod connections;
+mod http2;
 mod scripted;
 mod tls;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use benefits_sync::config::Config;
@@ -34,8 +36,14 @@ impl Site {
         std::fs::write(directory.path().join("token"), "first\n").unwrap();
         std::fs::write(directory.path().join("secret"), "s3cret\n").unwrap();
         let credentials = format!("token_file = \"{}/token\"", directory.path().display());
-        let client = client(&platform, &credentials, delivery);
+        let client = client(platform.address, &credentials, delivery);
         Self { platform, client, directory }
+    }
+
+    /// A client of another platform, with the same token.
+    fn client_of(&self, address: SocketAddr) -> Client {
+        let credentials = format!("token_file = \"{}/token\"", self.directory.path().display());
+        client(address, &credentials, "timeout = \"5s\"")
     }
 
     fn rotate(&self) {
@@ -49,11 +57,10 @@ impl Site {
     }
 }
 
-fn client(platform: &Scripted, credentials: &str, delivery: &str) -> Client {
+fn client(platform: SocketAddr, credentials: &str, delivery: &str) -> Client {
     let text = format!(
         "[database]\nurl = \"postgresql://hr@db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
-         base_url = \"http://{}/api/v1\"\n{credentials}\n[delivery]\n{delivery}\n",
-        platform.address
+         base_url = \"http://{platform}/api/v1\"\n{credentials}\n[delivery]\n{delivery}\n"
     );
     Client::new(&Config::parse(&text, "test.toml", []).unwrap()).unwrap()
 }
@@ -81,6 +88,10 @@ async fn an_update_is_a_merge_patch_with_its_key_and_the_token() {
     let request = site.platform.requests().remove(0);
     assert!(request.starts_with("PATCH /api/v1/platforms/acme/employees/b-1 HTTP/1.1\r\n"), "{request}");
     for line in [
+        &format!("host: {}\r\n", site.platform.address),
+        "accept: application/json, application/problem+json\r\n",
+        &format!("user-agent: benefits-sync/{}\r\n", env!("CARGO_PKG_VERSION")),
+        "content-length: 19\r\n",
         "authorization: Bearer first\r\n",
         "idempotency-key: 0123456789abcdef\r\n",
         "content-type: application/merge-patch+json\r\n",
@@ -302,7 +313,7 @@ async fn a_token_of_the_endpoint_is_kept_and_renewed_after_a_refusal() {
         json("200 OK", EMPLOYEE),
     ])
     .await;
-    let client = client(&site.platform, &oauth(&login, &site), "");
+    let client = client(site.platform.address, &oauth(&login, &site), "");
     for _ in 0..3 {
         client.get("b-1").await.unwrap();
     }
@@ -324,7 +335,7 @@ async fn a_token_endpoint_that_is_away_is_no_ambiguity_and_one_that_refuses_halt
     ])
     .await;
     let site = Site::new([]).await;
-    let client = client(&site.platform, &oauth(&login, &site), "");
+    let client = client(site.platform.address, &oauth(&login, &site), "");
     assert!(!is_ambiguous(&client.platform().await.unwrap_err()));
     assert_eq!(client.platform().await.unwrap_err().code(), "credentials");
 }
@@ -333,7 +344,7 @@ async fn a_token_endpoint_that_is_away_is_no_ambiguity_and_one_that_refuses_halt
 async fn callers_that_wait_together_share_one_token_request() {
     let login = Scripted::play([json("200 OK", r#"{"access_token":"t1"}"#)]).await;
     let site = Site::new((0..8).map(|_| json("200 OK", EMPLOYEE))).await;
-    let client = client(&site.platform, &oauth(&login, &site), "");
+    let client = client(site.platform.address, &oauth(&login, &site), "");
     let answers = futures_util::future::join_all((0..8).map(|_| client.get("b-1"))).await;
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(login.requests().len(), 1);
@@ -343,7 +354,7 @@ async fn callers_that_wait_together_share_one_token_request() {
 async fn callers_that_wait_together_share_one_failure_of_the_token_endpoint() {
     let login = Scripted::play([Act::SendAndStall(Vec::new())]).await;
     let site = Site::new([]).await;
-    let client = client(&site.platform, &oauth(&login, &site), "timeout = \"200ms\"");
+    let client = client(site.platform.address, &oauth(&login, &site), "timeout = \"200ms\"");
     let answers = futures_util::future::join_all((0..8).map(|_| client.get("b-1"))).await;
     assert!(answers.iter().all(|answer| !is_ambiguous(answer.as_ref().unwrap_err())));
     assert_eq!(login.requests().len(), 1);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use benefits_sync::config::Config;
 use benefits_sync::delivery::client::Client;
 use rustls::pki_types::PrivatePkcs8KeyDer;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -49,10 +50,23 @@ async fn platform() -> (SocketAddr, String) {
     (address, authority)
 }
 
-pub(super) fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client {
+/// A token, and the CA.
+pub(super) fn directory(authority: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("token"), "t").unwrap();
+    std::fs::write(directory.path().join("ca.pem"), authority).unwrap();
+    directory
+}
+
+/// Of a platform whose CA is the directory's.
+pub(super) fn client(address: SocketAddr, directory: &Path, delivery: &str) -> Client {
+    client_with(address, directory, &format!("ca_file = \"{}/ca.pem\"", directory.display()), delivery)
+}
+
+fn client_with(address: SocketAddr, directory: &Path, ca: &str, delivery: &str) -> Client {
     let text = format!(
         "[database]\nurl = \"postgresql://hr@db/hr\"\n[benefits]\nplatform_id = \"acme\"\nemail_source = \"work\"\n\
-         base_url = \"https://localhost:{}/api/v1\"\ntoken_file = \"{}/token\"\n{ca}\n",
+         base_url = \"https://localhost:{}/api/v1\"\ntoken_file = \"{}/token\"\n{ca}\n[delivery]\n{delivery}\n",
         address.port(),
         directory.display()
     );
@@ -61,18 +75,14 @@ pub(super) fn client(address: SocketAddr, directory: &Path, ca: &str) -> Client 
 
 #[tokio::test]
 async fn the_sites_own_ca_is_trusted_and_an_unknown_one_is_not() {
-    let (address, pem) = platform().await;
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path();
-    std::fs::write(path.join("token"), "t").unwrap();
-    std::fs::write(path.join("ca.pem"), pem).unwrap();
+    let (address, authority) = platform().await;
+    let directory = directory(&authority);
 
-    let failure = client(address, path, "").platform().await.unwrap_err();
+    let failure = client_with(address, directory.path(), "", "").platform().await.unwrap_err();
     assert!(failure.label() == "unavailable" && !failure.is_ambiguous(), "{failure:?}");
     assert!(
         failure.text.contains("certificate of Benefits") && failure.text.contains("benefits.ca_file"),
         "{failure}"
     );
-    let ca = format!("ca_file = \"{}/ca.pem\"", path.display());
-    assert_eq!(client(address, path, &ca).platform().await.unwrap().value.id, "acme");
+    assert_eq!(client(address, directory.path(), "").platform().await.unwrap().value.id, "acme");
 }
