@@ -170,13 +170,14 @@ impl BenchSite {
         }
     }
 
-    /// Everybody linked, as after a first sync that nobody made; what the platform holds is not known.
+    /// Everybody linked, as after a first sync that nobody made; what the platform holds is not known. What autovacuum would do of
+    /// so many new rows, at a time of its own, is done here.
     pub async fn link_everyone(&self) {
         let sql = format!(
             "insert into benefits.employee (employee_id) select g::text from generate_series(1, {0}) as g on conflict do nothing; \
              insert into benefits.enrolment (employee_id, platform_id, benefits_id, linked, requested_by, outcome) \
              select g::text, 'bench', 'b' || g, true, 'bench', 'successful' from generate_series(1, {0}) as g; \
-             vacuum analyze benefits.enrolment; checkpoint",
+             vacuum analyze; checkpoint",
             self.employees
         );
         for statement in sql.split("; ") {
