@@ -66,7 +66,7 @@ async fn of(employees: u64) -> Measured {
         starts.push(started.elapsed().as_secs_f64());
         site.until_settled().await;
         // The first count of everybody by state, which is repeated once in minutes and no part of a change.
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
         let (before, own) = (site.ledger_cost().await, process.cpu_seconds());
         site.change_some(CHANGES, round).await;
         site.until_writes(&platform.seen, CHANGES).await;

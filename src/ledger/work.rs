@@ -274,6 +274,9 @@ async fn query_work(
     wanted: &[Wanted],
     any_state: bool,
 ) -> Result<Vec<Row>, LedgerError> {
+    // In the order of the keys, by which neighbours in an index are met one after the other.
+    let mut wanted: Vec<&Wanted> = wanted.iter().collect();
+    wanted.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
     let ids: Vec<&str> = wanted.iter().map(|wanted| wanted.employee_id.as_str()).collect();
     let in_hand: Vec<bool> = wanted.iter().map(|wanted| wanted.in_hand).collect();
     session.query(what, sql, &[&ids, &in_hand, &any_state]).await
