@@ -3,6 +3,7 @@
 -- version, as it was loaded, $4 version, $5 acknowledged, $6 fields sent, $7 request id, $8 seconds since the answer, $9 when
 -- HR committed.
 -- Returns whom it was recorded for: nobody whose enrolment has changed, or whom somebody else delivers.
+-- Keys are compared so that no plan reads a whole table: see Session::connect_by_key.
 with o as materialized (
     select *
     from unnest(
@@ -17,10 +18,11 @@ state as (
         last_synced_at = clock_timestamp()
     from o
     where
-        -- Found where it lay, without a search: a row that lies elsewhere now is another version.
-        e.ctid = o.place::tid and e.xmin = o.row_version::xid and e.employee_id = o.employee_id
+        -- Found where it lay, without a search (which the key could not be used for, written so): a row that lies elsewhere now
+        -- is another version.
+        e.ctid = o.place::tid and e.xmin = o.row_version::xid and o.employee_id = any (array[e.employee_id])
         and not exists (
-            select from benefits.pending as p where p.employee_id = o.employee_id and p.claim is not null
+            select from benefits.pending as p where p.employee_id = any (array[o.employee_id]) and p.claim is not null
         )
     returning
         o.employee_id, o.fields, o.request_id,

@@ -5,6 +5,7 @@
 -- stays so, $24 hash of the record that was refused, $25 intent version loaded.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
 -- Returns whom it was recorded for. Who was marked between the statement's snapshot and its lock is missing: ask again.
+-- Keys are compared so that no plan reads a whole table: see Session::connect_by_key.
 with o as materialized (
     select *
     from unnest(
@@ -18,9 +19,9 @@ with o as materialized (
 ),
 cleared as (
     delete from benefits.pending as p
-    using o inner join benefits.enrolment as e on e.employee_id = o.employee_id
+    using o inner join benefits.enrolment as e on e.employee_id = any (array[o.employee_id])
     where
-        p.employee_id = o.employee_id and p.seq = o.seq and p.claim is not distinct from o.claim
+        p.employee_id = any (array[o.employee_id]) and p.seq = o.seq and p.claim is not distinct from o.claim
         -- Under a claim nobody else delivers; without one somebody may have done so since the record was read, or may have
         -- sent something whose answer was lost.
         and (o.claim is not null or (e.version = o.loaded_version and p.intent_version is not distinct from o.loaded_intent))
@@ -33,10 +34,10 @@ kept as (
         attempts = 0, not_before = null, hold_passed = false, changed_at = p.last_changed_at,
         progressed_at = clock_timestamp()
     from o
-    inner join benefits.enrolment as e on e.employee_id = o.employee_id
-    inner join benefits.pending as b on b.employee_id = o.employee_id
+    inner join benefits.enrolment as e on e.employee_id = any (array[o.employee_id])
+    inner join benefits.pending as b on b.employee_id = any (array[o.employee_id])
     where
-        p.employee_id = o.employee_id and p.seq <> o.seq and p.claim is not distinct from o.claim
+        p.employee_id = any (array[o.employee_id]) and p.seq <> o.seq and p.claim is not distinct from o.claim
         and (o.claim is not null or (e.version = o.loaded_version and p.intent_version is not distinct from o.loaded_intent))
     returning o.*, false as last, p.requested_by, b.changed_at
 ),
@@ -58,7 +59,7 @@ state as (
         discarded = case when t.discarded then e.discarded end,
         last_synced_at = case when t.synced then clock_timestamp() else e.last_synced_at end
     from turn as t
-    where e.employee_id = t.employee_id
+    where e.employee_id = any (array[t.employee_id])
 ),
 lines as (
     insert into benefits.history

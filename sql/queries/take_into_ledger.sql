@@ -2,6 +2,7 @@
 -- that two instances lock in one order: $2 id, $3 $4 first and last commit time, $5 the write's version (null: nothing was
 -- sent), $6 its fields, $7 its body's hash, $8 what was sent is unknown: everything is sent, $9 the mass change they came with.
 -- Returns the mark and whose claim it carries; who is not enrolled any more is missing.
+-- Keys are compared so that no plan reads a whole table: see Session::connect_by_key.
 with m as materialized (
     select *
     from unnest(
@@ -26,7 +27,7 @@ select
     -- What is on its way has been judged.
     case when e.linked and m.version is null then x.batch end
 from m
-inner join benefits.enrolment as e on e.employee_id = m.employee_id and e.transferred_to is null
+inner join benefits.enrolment as e on e.employee_id = any (array[m.employee_id]) and e.transferred_to is null
 left join mass as x on x.batch = m.batch
 on conflict (employee_id) do update set
     seq = p.seq + 1, last_changed_at = greatest(p.last_changed_at, excluded.last_changed_at),

@@ -1,6 +1,7 @@
 -- Claims employees and makes the writes that are about to leave durable; returns who is ours to send.
 -- $1 claim token; arrays, in the order of ids so that two instances lock in one order: $2 id, $3 version loaded,
 -- $4 intent version loaded, $5 kind, $6 version, $7 fields, $8 body hash, $9 account to be linked.
+-- Keys are compared so that no plan reads a whole table: see Session::connect_by_key.
 with i as materialized (
     select *
     from unnest(
@@ -14,9 +15,9 @@ claimed as (
         intent_hash = i.hash,
         -- Decided to be sent: judged, as far as a mass change is concerned.
         batch = null
-    from i inner join benefits.enrolment as e on e.employee_id = i.employee_id
+    from i inner join benefits.enrolment as e on e.employee_id = any (array[i.employee_id])
     where
-        p.employee_id = i.employee_id
+        p.employee_id = any (array[i.employee_id])
         and (p.claim is null or p.claim = $1::bigint)
         -- Nobody else has delivered since the record was loaded.
         and e.version = i.loaded_version
@@ -29,6 +30,6 @@ reserved as (
     update benefits.enrolment as e
     set benefits_id = c.benefits_id
     from claimed as c
-    where e.employee_id = c.employee_id and c.benefits_id is not null and e.benefits_id is distinct from c.benefits_id
+    where e.employee_id = any (array[c.employee_id]) and c.benefits_id is not null and e.benefits_id is distinct from c.benefits_id
 )
 select c.employee_id from claimed as c

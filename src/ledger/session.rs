@@ -34,9 +34,13 @@ impl Session {
     }
 
     /// As [`Session::connect`], for statements that find rows by key whatever their parameters: planned once, since for a
-    /// few rows planning takes longer than finding them. That holds for HR's record query too. Planned while a table is
-    /// small or empty, a statement would read the whole of it long after it has grown: so no plan may begin with that where
-    /// there is an index. None may take as long as one over a whole table.
+    /// few rows planning takes longer than finding them. That holds for HR's record query too. None may take as long as one
+    /// over a whole table.
+    ///
+    /// Planned while a table was small or empty, a statement would read the whole of it for each of its rows long after it has
+    /// grown, until statistics are gathered anew. So no plan may begin with that where there is an index; and our own statements
+    /// compare keys of the ledger with `= any (array[key])`, which can be the condition of an index, but not of a hash or merge
+    /// join, and gives the planner no reason to read an index from end to end.
     pub async fn connect_by_key(target: &Target, name: &str) -> Result<Arc<Self>, ConnectError> {
         let options = format!(
             "{OPTIONS} -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c statement_timeout=20s"
