@@ -18,8 +18,8 @@ state as (
         last_synced_at = clock_timestamp()
     from o
     where
-        -- Found where it lay, without a search (which the key could not be used for, written so): a row that lies elsewhere now
-        -- is another version.
+        -- Found where it lay, without a search: a row that lies elsewhere now is another version. The key is compared the other
+        -- way round, which no index can be searched by.
         e.ctid = o.place::tid and e.xmin = o.row_version::xid and o.employee_id = any (array[e.employee_id])
         and not exists (
             select from benefits.pending as p where p.employee_id = any (array[o.employee_id]) and p.claim is not null

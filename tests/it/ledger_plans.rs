@@ -8,7 +8,7 @@ use crate::for_each_major;
 use crate::support::site::Site;
 
 /// Each with the types of its parameters.
-const STATEMENTS: [(&str, &str); 7] = [
+const STATEMENTS: [(&str, &str); 8] = [
     (include_str!("../../sql/queries/load_work.sql"), "text[], boolean[], boolean"),
     (
         include_str!("../../sql/queries/write_intents.sql"),
@@ -29,6 +29,7 @@ const STATEMENTS: [(&str, &str); 7] = [
     ),
     (include_str!("../../sql/queries/postpone.sql"), "bigint, text[], float8[], integer[]"),
     (include_str!("../../sql/queries/judge.sql"), "text[], bigint[], bytea[], text[]"),
+    (include_str!("../../sql/queries/rescue_claims.sql"), "oid"),
 ];
 
 /// What the planner may have seen of the tables when a session began, one after the other.
@@ -78,10 +79,13 @@ fn by_key<'l>(plan: &[&'l str]) -> Result<usize, &'l str> {
     for (at, line) in plan.iter().enumerate() {
         let of_the_ledger =
             ["enrolment", "pending"].iter().any(|table| line.contains(&format!(" on {table} ")));
-        if !of_the_ledger || !line.contains("Scan") {
+        let condition = plan.get(at + 1).unwrap_or(line);
+        // Claims are looked for among all who wait, once.
+        let of_all_claims = condition.contains("Filter: (claim IS NOT NULL)")
+            && plan.iter().any(|line| line.contains("pg_lock"));
+        if !of_the_ledger || !line.contains("Scan") || of_all_claims {
             continue;
         }
-        let condition = plan.get(at + 1).unwrap_or(line);
         let by_place = line.contains("Tid Scan") && condition.contains("TID Cond: ");
         let by_index =
             line.contains("Index Scan using") && condition.contains("Index Cond: (employee_id = ANY (ARRAY[");
