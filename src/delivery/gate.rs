@@ -26,11 +26,22 @@ const THROTTLED_MIN: Duration = Duration::from_secs(1);
 /// The way out to the platform, shared by all deliveries of an instance.
 pub struct Gate {
     slots: Semaphore,
+    /// Whoever goes in turn waits here, so that no more than one of them is before a single change at the slots.
+    line: tokio::sync::Mutex<()>,
     rate: Rate,
     schedule: Schedule,
     /// Cancelled when the instance stops: nobody else enters.
     closed: CancellationToken,
     state: Mutex<State>,
+}
+
+/// Who goes first where many wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precedence {
+    /// A single change: before all who go in turn.
+    Ahead,
+    /// Everybody else: a backlog, a first sync, a mass change.
+    InTurn,
 }
 
 struct State {
@@ -58,6 +69,7 @@ impl Gate {
         let breaker = Breaker::new(FAILURES_MAX, schedule, delivery.timeout.saturating_mul(2));
         Self {
             slots: Semaphore::new(delivery.concurrency),
+            line: tokio::sync::Mutex::default(),
             rate: Rate::new(delivery.requests_per_second),
             schedule,
             closed: CancellationToken::new(),
@@ -72,10 +84,15 @@ impl Gate {
     }
 
     /// Waits for a turn of this employee's. An error is how long to leave the platform alone.
-    pub async fn enter(&self, employee: &str) -> Result<Pass<'_>, Duration> {
+    pub async fn enter(&self, employee: &str, precedence: Precedence) -> Result<Pass<'_>, Duration> {
         self.refusal()?;
         let turn = async {
+            let in_line = match precedence {
+                Precedence::Ahead => None,
+                Precedence::InTurn => Some(self.line.lock().await),
+            };
             let slot = self.slots.acquire().await;
+            drop(in_line);
             self.rate.acquire().await;
             slot
         };
@@ -202,7 +219,7 @@ mod tests {
     }
 
     async fn attempt(gate: &Gate, who: &str, signal: Signal) {
-        let pass = gate.enter(who).await.unwrap();
+        let pass = gate.enter(who, Precedence::InTurn).await.unwrap();
         gate.leave(pass, signal);
     }
 
@@ -232,9 +249,9 @@ mod tests {
     async fn who_meets_the_probe_waits_for_the_probe_and_not_for_its_time_limit() {
         let gate = wanting_a_probe().await;
         assert_eq!(gate.room(5), 1);
-        let probe = gate.enter("a").await.unwrap();
+        let probe = gate.enter("a", Precedence::InTurn).await.unwrap();
         assert_eq!(gate.room(5), 0);
-        assert!(gate.enter("b").await.is_err_and(|wait| wait <= PROBE_WAIT));
+        assert!(gate.enter("b", Precedence::InTurn).await.is_err_and(|wait| wait <= PROBE_WAIT));
         gate.leave(probe, Signal::Well);
         assert_eq!(gate.room(5), 5);
         attempt(&gate, "b", Signal::Well).await;
@@ -243,11 +260,13 @@ mod tests {
     #[tokio::test]
     async fn a_failed_probe_blocks_for_the_breakers_wait_and_no_longer() {
         let gate = wanting_a_probe().await;
-        let probe = gate.enter("a").await.unwrap();
-        assert!(gate.enter("b").await.is_err());
+        let probe = gate.enter("a", Precedence::InTurn).await.unwrap();
+        assert!(gate.enter("b", Precedence::InTurn).await.is_err());
         gate.leave(probe, Signal::Ill);
         // The schedule's longest wait, and not twice the request's timeout.
-        assert!(gate.enter("b").await.is_err_and(|wait| wait <= Duration::from_millis(100)));
+        assert!(
+            gate.enter("b", Precedence::InTurn).await.is_err_and(|wait| wait <= Duration::from_millis(100))
+        );
     }
 
     #[tokio::test]
@@ -255,8 +274,38 @@ mod tests {
         let gate = gate();
         assert!(gate.throttled(None) >= THROTTLED_MIN);
         assert_eq!(gate.room(5), 0);
-        assert!(gate.enter("a").await.is_err());
+        assert!(gate.enter("a", Precedence::InTurn).await.is_err());
         assert_eq!(gate.throttled(Some(Duration::from_secs(7))), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn a_single_change_goes_before_all_who_wait_in_turn_but_one() {
+        let gate = gate();
+        let mut inside = Vec::new();
+        for who in 0..32 {
+            inside.push(gate.enter(&who.to_string(), Precedence::InTurn).await.unwrap());
+        }
+        let order = Mutex::new(Vec::new());
+        let wait = async |who: &'static str, precedence| {
+            let pass = gate.enter(who, precedence).await.unwrap();
+            order.lock().unwrap().push(who);
+            pass
+        };
+        let in_turn = Precedence::InTurn;
+        let entered = tokio::join!(
+            wait("first", in_turn),
+            wait("second", in_turn),
+            wait("third", in_turn),
+            wait("single", Precedence::Ahead),
+            async {
+                for pass in inside {
+                    gate.leave(pass, Signal::Well);
+                    tokio::task::yield_now().await;
+                }
+            },
+        );
+        assert_eq!(*order.lock().unwrap(), ["first", "single", "second", "third"]);
+        drop(entered);
     }
 
     #[tokio::test]
@@ -264,10 +313,10 @@ mod tests {
         let gate = gate();
         let inside: Vec<_> = futures_util::future::join_all((0..32).map(|who| {
             let gate = &gate;
-            async move { gate.enter(&who.to_string()).await.unwrap() }
+            async move { gate.enter(&who.to_string(), Precedence::InTurn).await.unwrap() }
         }))
         .await;
-        let (waiting, ()) = tokio::join!(gate.enter("late"), async { gate.close() });
+        let (waiting, ()) = tokio::join!(gate.enter("late", Precedence::InTurn), async { gate.close() });
         assert!(waiting.is_err_and(|wait| wait.is_zero()));
         drop(inside);
     }

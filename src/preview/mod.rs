@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::config::{Config, LinkCheck};
 use crate::delivery::client::{Client, SetupError};
 use crate::delivery::decide::unreadable;
-use crate::delivery::gate::Gate;
+use crate::delivery::gate::{Gate, Precedence};
 use crate::delivery::outcome::{Class, Failure};
 use crate::delivery::site_rules;
 use crate::ledger::{LedgerError, Session, Trouble};
@@ -314,7 +314,7 @@ impl Preview {
     ) -> Result<Option<crate::delivery::api::Employee>, Box<Failure>> {
         let mut attempt = 0;
         loop {
-            let pass = match self.gate.enter(employee_id).await {
+            let pass = match self.gate.enter(employee_id, Precedence::InTurn).await {
                 Ok(pass) => pass,
                 Err(wait) => {
                     tokio::time::sleep(wait).await;

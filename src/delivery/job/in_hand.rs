@@ -8,6 +8,7 @@ use super::{Accepted, Delivery, End, Stop, ask};
 use crate::delivery::batcher::{Batcher, Ended};
 use crate::delivery::context::Context;
 use crate::delivery::decide::Draft;
+use crate::delivery::gate::Precedence;
 use crate::delivery::outcome::{Answer, Failure};
 use crate::delivery::tickets::Tickets;
 use crate::ledger::in_hand::{Delivered, Taken, ToTake};
@@ -52,7 +53,8 @@ impl Delivery<'_> {
     ) -> Result<Answer<T>, Stop> {
         let Some((hand, until)) = self.hand.take() else { return self.ask(operation, request).await };
         let (context, version, id) = (self.context, claim.version, self.draft.work.employee_id.clone());
-        let mut asking = pin!(ask(context, &id, operation, request));
+        let precedence = if hand.mass_change().is_none() { Precedence::Ahead } else { Precedence::InTurn };
+        let mut asking = pin!(ask(context, &id, precedence, operation, request));
         let prompt = tokio::time::timeout_at(until, asking.as_mut()).await;
         if let Ok(Ok(accepted)) = prompt {
             self.hand = Some((hand, until));

@@ -29,6 +29,7 @@ use super::batcher::Ended;
 use super::breaker::Signal;
 use super::context::{Context, Reserved};
 use super::decide::{Draft, Rejection};
+use super::gate::Precedence;
 use super::guard::{Ending, Verdict};
 use super::outcome::{Answer, Class, Failure};
 use super::tickets::Tickets;
@@ -260,18 +261,19 @@ impl<'c> Delivery<'c> {
         operation: &'static str,
         request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
     ) -> Result<Answer<T>, Stop> {
-        ask(self.context, &self.draft.work.employee_id, operation, request).await
+        ask(self.context, &self.draft.work.employee_id, Precedence::InTurn, operation, request).await
     }
 }
 
 async fn ask<T>(
     context: &Context,
     employee_id: &str,
+    precedence: Precedence,
     operation: &'static str,
     request: impl Future<Output = Result<Answer<T>, Box<Failure>>>,
 ) -> Result<Answer<T>, Stop> {
     failpoint::hit("request-sent").await?;
-    let pass = context.gate.enter(employee_id).await.map_err(Stop::Blocked)?;
+    let pass = context.gate.enter(employee_id, precedence).await.map_err(Stop::Blocked)?;
     let started = Instant::now();
     let answer = request.await;
     let (signal, outcome) = match &answer {
