@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use crate::at_most;
-use crate::bench_site::{BenchSite, Keys, median};
+use crate::bench_site::{BenchSite, Keys, Process, median};
 use crate::platform::Platform;
 use crate::table::Line;
 
 const CHANGES: u64 = 10_000;
 /// Rounds of changes that are measured: CPU time is counted in hundredths of a second, which of one round is 1 µs a change.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 21;
+/// Starts that are timed.
+const STARTS: usize = 5;
 
-#[derive(Default)]
 struct Measured {
     cpu_micros: f64,
     rss_mb: f64,
@@ -47,8 +48,8 @@ pub async fn scale() -> Vec<Line> {
     ]
 }
 
-/// Everybody linked without a first sync, then rounds of single-row changes: the first finds out what the platform holds, the
-/// others are measured.
+/// Everybody linked without a first sync, and the program started some times. Then rounds of single-row changes: the first
+/// finds out what the platform holds, and lets sessions and tables get used to each other; the others are measured.
 async fn of(employees: u64) -> Measured {
     let site = BenchSite::new(employees, Keys::Bigint).await;
     let platform = Platform::start(Duration::ZERO, None);
@@ -57,31 +58,35 @@ async fn of(employees: u64) -> Measured {
     site.until_compared().await;
     process.stop();
     site.link_everyone().await;
-    let (mut costs, mut starts) = (Vec::new(), Vec::new());
-    let mut measured = Measured::default();
-    for round in 0..=ROUNDS as u64 {
-        let platform = Platform::start(Duration::ZERO, None);
-        let started = Instant::now();
-        let process = site.run(&platform.url, "").await;
-        starts.push(started.elapsed().as_secs_f64());
-        site.until_settled().await;
-        // The first count of everybody by state, which is repeated once in minutes and no part of a change.
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let (before, own) = (site.ledger_cost().await, process.cpu_seconds());
-        site.change_some(CHANGES, round).await;
-        site.until_writes(&platform.seen, CHANGES).await;
-        site.until_settled().await;
-        let cost = site.ledger_cost().await.since(
-            &before,
-            CHANGES,
-            process.cpu_seconds() - own,
-            process.rss_max_mb(),
-        );
-        costs.push(cost.cpu_micros + cost.server_cpu_micros);
-        measured.rss_mb = measured.rss_mb.max(cost.rss_mb);
+    let mut starts = Vec::new();
+    for _ in 1..STARTS {
+        let (process, seconds) = timed_start(&site, &platform).await;
+        starts.push(seconds);
         process.stop();
     }
-    measured.start_seconds = median(&mut starts);
-    measured.cpu_micros = median(&mut costs[1..]);
-    measured
+    let (process, seconds) = timed_start(&site, &platform).await;
+    starts.push(seconds);
+    site.until_settled().await;
+    // The first count of everybody by state, which is repeated once in minutes and no part of a change.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut costs = Vec::new();
+    for round in 0..=ROUNDS as u64 {
+        let (before, own) = (site.ledger_cost().await, process.cpu_seconds());
+        site.change_some(CHANGES, round).await;
+        site.until_writes(&platform.seen, CHANGES * (round + 1)).await;
+        site.until_settled().await;
+        let after = site.ledger_cost().await;
+        let cost = after.since(&before, CHANGES, process.cpu_seconds() - own, process.rss_max_mb());
+        costs.push(cost.cpu_micros + cost.server_cpu_micros);
+    }
+    let rss_mb = process.rss_max_mb();
+    process.stop();
+    Measured { cpu_micros: median(&mut costs[1..]), rss_mb, start_seconds: median(&mut starts) }
+}
+
+/// A start, and the seconds until it streams.
+async fn timed_start(site: &BenchSite, platform: &Platform) -> (Process, f64) {
+    let started = Instant::now();
+    let process = site.run(&platform.url, "").await;
+    (process, started.elapsed().as_secs_f64())
 }

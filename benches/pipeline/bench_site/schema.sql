@@ -4,10 +4,11 @@ create table hr.person (
     id {key} primary key, n bigint unique, title text, forenames text, surname text, date_of_birth date, gender text,
     email text, mobile text, annual_pay numeric(12,2), pay_basis text, pay_frequency text, pay_change_reason text
 ) with (fillfactor = 50);
+-- A range's size would be guessed from the table's, and its plan, and with it the pace, would follow the number of people.
 create procedure hr.change(employees bigint, rows_each bigint, mark text) language plpgsql as $$
 begin
     for low in 0 .. employees - 1 by rows_each loop
-        update hr.person set mobile = mark || n where n > low and n <= low + rows_each;
+        update hr.person set mobile = mark || n where n = any (array(select generate_series(low + 1, low + rows_each)));
         commit;
     end loop;
 end $$;
