@@ -1,7 +1,7 @@
 //! A whole site: the demo's HR schema with a few people, described; a sandbox platform; and the pipeline, in this process
 //! or in one of its own that can be killed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,27 +25,6 @@ use super::{port, private_cluster_with};
 pub const PEOPLE: i64 = 30;
 /// How long anything may take that should be over in moments.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What the template database is made of; a change of any makes a new one.
-const CONTENT: &str = concat!(
-    include_str!("../../../sql/setup/roles.sql"),
-    include_str!("../../../sql/setup/schema.sql"),
-    include_str!("../../../sql/migrations/001_ledger.sql"),
-    include_str!("../../../sql/migrations/002_names.sql"),
-    include_str!("../../../sql/migrations/003_description.sql"),
-    include_str!("../../../sql/migrations/004_commands.sql"),
-    include_str!("../../../sql/migrations/005_privileges.sql"),
-    include_str!("../../../sql/migrations/006_domain.sql"),
-    include_str!("../../../sql/migrations/008_status.sql"),
-    include_str!("../../../sql/migrations/007_reconcile.sql"),
-    include_str!("../../../sql/migrations/009_server_start.sql"),
-    include_str!("../../../sql/migrations/010_people.sql"),
-    include_str!("../../../sql/migrations/011_least_power.sql"),
-    include_str!("../../../sql/migrations/012_pace.sql"),
-    include_str!("../../../sql/demo/schema.sql"),
-    include_str!("../../../sql/demo/describe.sql"),
-    include_str!("site.rs"),
-);
 
 pub struct Site {
     pub database: TestDatabase,
@@ -82,7 +61,7 @@ impl Site {
     }
 
     pub async fn with(major: u32, options: SandboxOptions) -> Self {
-        let database = database_prepared(major, CONTENT, async |url| prepare(&url).await).await;
+        let database = database_prepared(major, &content(), async |url| prepare(&url).await).await;
         Self::on(database, options).await
     }
 
@@ -355,14 +334,27 @@ pub async fn prepare_with(url: &str, count: usize) {
         .await
         .unwrap();
     let directory = tempfile::tempdir().unwrap();
+    let config = setup_config(url, directory.path());
+    setup::apply(&Target::parse(url).unwrap(), &config).await.unwrap();
+    client.batch_execute(demo::DESCRIPTION).await.unwrap();
+}
+
+/// What setup is run with.
+fn setup_config(url: &str, directory: &Path) -> Config {
     let text = format!(
         "[database]\nurl = \"{url}\"\n[ledger]\nfingerprint_key_file = \"{}/key\"\n[benefits]\nplatform_id = \"demo\"\n\
          base_url = \"http://127.0.0.1:1\"\ntoken_file = \"t\"\nemail_source = \"work\"\n",
-        directory.path().display()
+        directory.display()
     );
-    let config = Config::parse(&text, "test", []).unwrap();
-    setup::apply(&Target::parse(url).unwrap(), &config).await.unwrap();
-    client.batch_execute(demo::DESCRIPTION).await.unwrap();
+    Config::parse(&text, "test", []).unwrap()
+}
+
+/// What [`prepare`] makes the template of; a change of any makes a new one.
+fn content() -> String {
+    let config = setup_config("postgres://postgres@localhost/any", Path::new("any"));
+    let setup = setup::plan(&config).into_iter().map(|step| step.sql);
+    let demo = [demo::SCHEMA, demo::DESCRIPTION, include_str!("site.rs")].map(str::to_owned);
+    setup.chain(demo).collect()
 }
 
 /// Asks again and again, for [`PATIENCE`] at most.
