@@ -3,7 +3,7 @@
 -- Keys are compared so that no plan reads a whole table: see Session::connect_by_key.
 select
     w.employee_id, coalesce(p.seq, 0) as seq, coalesce(p.in_full, false) as in_full, coalesce(p.attempts, 0) as attempts,
-    p.intent_kind, p.intent_version, p.intent_fields, p.intent_hash,
+    p.intent_kind, p.intent_version, p.intent_fields, p.intent_hash, p.progressed_at,
     e.benefits_id, e.linked, e.version, e.acknowledged, e.unknown_fields, coalesce(e.outcome, '') as outcome,
     e.link_by, e.transferred_from, e.discarded,
     e.create_unresolved, s.rules_version, e.ctid::text as place, e.xmin::text as row_version,

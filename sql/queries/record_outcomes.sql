@@ -2,7 +2,8 @@
 -- Arrays by employee, in the order of ids so that two instances lock in one order: $1 id, $2 seq, $3 claim (null: never
 -- claimed), $4 version, $5 acknowledged, $6 unknown fields, $7 outcome, $8 error code, $9 error, $10 account, $11 linked,
 -- $12 seconds since the answer, $13 synced now, $21 version loaded, $22 a create's fate is unknown, $23 what was discarded
--- stays so, $24 hash of the record that was refused, $25 intent version loaded.
+-- stays so, $24 hash of the record that was refused, $25 intent version loaded, $26 when an outcome was last recorded beside
+-- the mark, as loaded.
 -- Arrays by history line: $14 id, $15 event, $16 fields, $17 outcome, $18 error code, $19 error, $20 request id.
 -- Returns whom it was recorded for. Who was marked between the statement's snapshot and its lock is missing: ask again.
 -- Keys are compared so that no plan reads a whole table: see Session::connect_by_key.
@@ -11,10 +12,11 @@ with o as materialized (
     from unnest(
         $1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::bigint[], $7::text[], $8::text[],
         $9::text[], $10::text[], $11::boolean[], $12::float8[], $13::boolean[], $21::bigint[], $22::boolean[], $23::boolean[],
-        $24::bytea[], $25::bigint[]
+        $24::bytea[], $25::bigint[], $26::timestamptz[]
     ) as o (
         employee_id, seq, claim, version, acknowledged, unknown_fields, outcome, error_code, error, benefits_id,
-        linked, age, synced, loaded_version, create_unresolved, discarded, refused, loaded_intent
+        linked, age, synced, loaded_version, create_unresolved, discarded, refused, loaded_intent,
+        loaded_progress
     )
 ),
 cleared as (
@@ -24,7 +26,10 @@ cleared as (
         p.employee_id = any (array[o.employee_id]) and p.seq = o.seq and p.claim is not distinct from o.claim
         -- Under a claim nobody else delivers; without one somebody may have done so since the record was read, or may have
         -- sent something whose answer was lost.
-        and (o.claim is not null or (e.version = o.loaded_version and p.intent_version is not distinct from o.loaded_intent))
+        and (o.claim is not null or (
+            e.version = o.loaded_version and p.intent_version is not distinct from o.loaded_intent
+            and (o.loaded_progress is null or p.progressed_at = o.loaded_progress)
+        ))
     returning o.*, true as last, p.requested_by, p.changed_at
 ),
 kept as (
@@ -38,7 +43,10 @@ kept as (
     inner join benefits.pending as b on b.employee_id = any (array[o.employee_id])
     where
         p.employee_id = any (array[o.employee_id]) and p.seq <> o.seq and p.claim is not distinct from o.claim
-        and (o.claim is not null or (e.version = o.loaded_version and p.intent_version is not distinct from o.loaded_intent))
+        and (o.claim is not null or (
+            e.version = o.loaded_version and p.intent_version is not distinct from o.loaded_intent
+            and (o.loaded_progress is null or p.progressed_at = o.loaded_progress)
+        ))
     returning o.*, false as last, p.requested_by, b.changed_at
 ),
 turn as (

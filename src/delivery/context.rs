@@ -178,7 +178,7 @@ impl Recorder {
                     if outcome.synced {
                         self.metrics.acknowledged(recorded.latency_seconds);
                     }
-                    End::Settled(recorded)
+                    End::Settled { recorded, wrote: outcome.claim.is_some() }
                 }
                 // The claim is lost.
                 None => End::Postponed(Duration::ZERO),
@@ -200,7 +200,7 @@ impl Recorder {
                 Some(recorded) => {
                     hand.settle();
                     self.metrics.acknowledged(recorded.latency_seconds);
-                    Ok(End::Settled(recorded))
+                    Ok(End::Settled { recorded, wrote: true })
                 }
                 // What the ledger holds has changed since, and says nothing of this write.
                 None => job::mark_by(&self.takes, id, hand, None, true).await.map(|_| End::Marked),

@@ -26,7 +26,7 @@ const THROTTLED_MIN: Duration = Duration::from_secs(1);
 /// The way out to the platform, shared by all deliveries of an instance.
 pub struct Gate {
     slots: Semaphore,
-    /// Whoever goes in turn waits here, so that no more than one of them is before a single change at the slots.
+    /// Whoever goes in turn waits here, so that no more than one of them is before a single change at the slots and the rate.
     line: tokio::sync::Mutex<()>,
     rate: Rate,
     schedule: Schedule,
@@ -92,8 +92,9 @@ impl Gate {
                 Precedence::InTurn => Some(self.line.lock().await),
             };
             let slot = self.slots.acquire().await;
-            drop(in_line);
+            // A ceiling gives turns in the order in which they are asked for: no more than one of the line has one.
             self.rate.acquire().await;
+            drop(in_line);
             slot
         };
         let Some(Ok(slot)) = self.closed.run_until_cancelled(turn).await else { return Err(Duration::ZERO) };
@@ -122,7 +123,8 @@ impl Gate {
 
     /// The platform asks to be left alone, for so long or for a while; how long that is.
     pub fn throttled(&self, asked: Option<Duration>) -> Duration {
-        let wait = asked.unwrap_or_else(|| {
+        // "At once", or a time that has passed by our clock, names no wait: to obey it would be to hammer.
+        let wait = asked.filter(|wait| !wait.is_zero()).unwrap_or_else(|| {
             let mut state = self.state();
             // Those that were under way together are one answer.
             if self.rate.held_for().is_none() {
@@ -212,10 +214,14 @@ impl Gate {
 mod tests {
     use super::*;
 
-    fn gate() -> Gate {
+    fn delivery() -> Delivery {
         let text = "[database]\nurl = \"postgresql://u@h/d\"\n[benefits]\nplatform_id = \"p\"\nsubdomain = \"s\"\n\
                     token_file = \"t\"\nemail_source = \"work\"\n[delivery]\nbackoff_min = \"50ms\"\nbackoff_max = \"100ms\"\n";
-        Gate::new(&crate::config::Config::parse(text, "test", []).unwrap().delivery)
+        crate::config::Config::parse(text, "test", []).unwrap().delivery
+    }
+
+    fn gate() -> Gate {
+        Gate::new(&delivery())
     }
 
     async fn attempt(gate: &Gate, who: &str, signal: Signal) {
@@ -276,6 +282,32 @@ mod tests {
         assert_eq!(gate.room(5), 0);
         assert!(gate.enter("a", Precedence::InTurn).await.is_err());
         assert_eq!(gate.throttled(Some(Duration::from_secs(7))), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn a_wait_of_nothing_is_no_wait_that_was_named() {
+        let gate = gate();
+        assert!(gate.throttled(Some(Duration::ZERO)) >= THROTTLED_MIN);
+        assert_eq!(gate.room(5), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_a_ceiling_a_single_change_goes_before_all_who_wait_in_turn_but_one() {
+        let delivery = Delivery { requests_per_second: Some(2.0), ..delivery() };
+        let gate = Gate::new(&delivery);
+        let start = tokio::time::Instant::now();
+        let backlog = futures_util::future::join_all((0..20).map(|who| {
+            let gate = &gate;
+            async move { gate.enter(&who.to_string(), Precedence::InTurn).await.unwrap() }
+        }));
+        let single = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            drop(gate.enter("single", Precedence::Ahead).await.unwrap());
+            start.elapsed()
+        };
+        let (inside, waited) = tokio::join!(backlog, single);
+        assert!(waited <= Duration::from_millis(1100), "{waited:?}");
+        drop(inside);
     }
 
     #[tokio::test]

@@ -21,10 +21,19 @@ pub struct Lanes {
     bulk: VecDeque<String>,
     /// Whoever waits; true where it is as a single change.
     queued: HashMap<String, bool>,
-    /// Employees under way; true when they were marked again meanwhile.
-    under_way: HashMap<String, bool>,
-    later: BTreeSet<(Instant, String)>,
+    under_way: HashMap<String, UnderWay>,
+    /// Who waits for a time, and whether as a single change.
+    later: BTreeSet<(Instant, String, bool)>,
     overflowed: bool,
+}
+
+/// An employee who is neither queued nor at rest.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    /// Taken as a single change.
+    single: bool,
+    /// Marked again meanwhile.
+    again: bool,
 }
 
 impl Lanes {
@@ -43,8 +52,8 @@ impl Lanes {
 
     /// The employee is due.
     pub fn push(&mut self, employee: String, bulk: bool) {
-        if let Some(again) = self.under_way.get_mut(&employee) {
-            *again = true;
+        if let Some(under_way) = self.under_way.get_mut(&employee) {
+            under_way.again = true;
             return;
         }
         if self.queued.contains_key(&employee) {
@@ -60,11 +69,21 @@ impl Lanes {
         lane.push_back(employee);
     }
 
+    /// The employee was marked just now. A single change goes before bulk, though the employee was waiting there.
+    pub fn push_marked(&mut self, employee: String, bulk: bool) {
+        if !bulk && self.queued.get(&employee) == Some(&false) && self.single.len() < self.single_max {
+            self.single.push_back(employee.clone());
+            self.queued.insert(employee, true);
+        } else {
+            self.push(employee, bulk);
+        }
+    }
+
     /// The employee is due and in hand: always taken. The caller bounds how many there are. A single change goes before bulk,
     /// though the employee was waiting there.
     pub fn push_in_hand(&mut self, employee: String, bulk: bool) {
-        if let Some(again) = self.under_way.get_mut(&employee) {
-            *again = true;
+        if let Some(under_way) = self.under_way.get_mut(&employee) {
+            under_way.again = true;
             return;
         }
         match (self.queued.get(&employee), bulk) {
@@ -95,8 +114,8 @@ impl Lanes {
         while taken.len() < count {
             let Some(employee) = self.single.pop_front().or_else(|| self.bulk.pop_front()) else { break };
             // Forgotten, or taken from the other lane.
-            if self.queued.remove(&employee).is_some() {
-                self.under_way.insert(employee.clone(), false);
+            if let Some(single) = self.queued.remove(&employee) {
+                self.under_way.insert(employee.clone(), UnderWay { single, again: false });
                 taken.push(employee);
             }
         }
@@ -106,7 +125,7 @@ impl Lanes {
 
     /// The employee is no longer under way. Marked again meanwhile (as told here, or as `again` says), they are due.
     pub fn finish(&mut self, employee: &str, again: bool) {
-        let marked = self.under_way.remove(employee).unwrap_or(false);
+        let marked = self.under_way.remove(employee).is_some_and(|under_way| under_way.again);
         if marked || again {
             self.push(employee.to_owned(), false);
         }
@@ -114,26 +133,26 @@ impl Lanes {
 
     /// The employee is no longer under way and is due again at a given time.
     pub fn postpone(&mut self, employee: &str, until: Instant) {
-        self.under_way.remove(employee);
+        let single = self.under_way.remove(employee).is_some_and(|under_way| under_way.single);
         if self.later.len() < LANE_MAX {
-            self.later.insert((until, employee.to_owned()));
+            self.later.insert((until, employee.to_owned(), single));
         } else {
             self.overflowed = true;
         }
     }
 
-    /// Moves those whose time has come into the lanes.
+    /// Moves those whose time has come into the lanes that they came from.
     pub fn wake(&mut self, now: Instant) {
-        while self.later.first().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, employee)) = self.later.pop_first() {
-                self.push(employee, true);
+        while self.later.first().is_some_and(|(until, ..)| *until <= now) {
+            if let Some((_, employee, single)) = self.later.pop_first() {
+                self.push(employee, !single);
             }
         }
     }
 
     /// When the next one's time comes.
     pub fn next_wake(&self, now: Instant) -> Option<Duration> {
-        self.later.first().map(|(until, _)| until.saturating_duration_since(now))
+        self.later.first().map(|(until, ..)| until.saturating_duration_since(now))
     }
 
     /// How many are under way.
@@ -220,6 +239,26 @@ mod tests {
         assert_eq!(lanes.take(2), ["c", "x"]);
         assert_eq!(lanes.take(9), ["a", "b"], "nobody is taken twice");
         assert!(!lanes.is_waiting());
+    }
+
+    #[test]
+    fn a_mark_lifts_who_waits_in_bulk_as_long_as_there_is_room() {
+        let mut lanes = lanes(1, &[], &["a", "b", "c"]);
+        lanes.push_marked("c".to_owned(), false);
+        lanes.push_marked("b".to_owned(), false);
+        assert_eq!(lanes.take(9), ["c", "a", "b"]);
+        assert!(!lanes.is_waiting());
+    }
+
+    #[test]
+    fn a_single_change_that_was_postponed_comes_back_as_one() {
+        let now = Instant::now();
+        let mut lanes = lanes(8, &["s"], &["a", "b"]);
+        assert_eq!(lanes.take(2), ["s", "a"]);
+        lanes.postpone("a", now);
+        lanes.postpone("s", now);
+        lanes.wake(now);
+        assert_eq!(lanes.take(9), ["s", "b", "a"]);
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl Rate {
         let until = Instant::now() + wait;
         if until > times.held_until {
             times.held_until = until;
-            times.next = until;
+            // Turns that were given away already, after the hold, stay so: who has to queue anew comes behind them.
+            times.next = times.next.max(until);
         }
     }
 
@@ -126,6 +127,31 @@ mod tests {
             rate.acquire().await;
         }
         assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_hold_those_who_waited_through_it_are_spaced_too() {
+        let rate = Arc::new(Rate::new(Some(2.0)));
+        let start = Instant::now();
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..32 {
+            let rate = Arc::clone(&rate);
+            waiting.spawn(async move {
+                rate.acquire().await;
+                start.elapsed()
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rate.hold(Duration::from_secs(3));
+        let mut went = waiting.join_all().await;
+        went.sort_unstable();
+        assert!(
+            went.iter().all(|at| *at <= Duration::from_secs(1) || *at >= Duration::from_secs(4)),
+            "{went:?}"
+        );
+        for pair in went.windows(2) {
+            assert!(pair[1].saturating_sub(pair[0]) >= Duration::from_millis(499), "{went:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,11 @@
 //! What attempts came to, recorded in batches: state, history, and the pending row cleared where nothing came in between.
 
 use std::collections::HashSet;
+use std::time::SystemTime;
 
 use super::error::LedgerError;
 use super::session::Session;
+use super::work::Loaded;
 use crate::record::{FieldSet, Fingerprints};
 
 /// `benefits.enrolment.outcome`.
@@ -50,10 +52,8 @@ pub struct Outcome {
     pub seq: i64,
     /// The claim it was sent under; `None` when nothing had to be sent.
     pub claim: Option<i64>,
-    /// `Work::version` when it was decided: without a claim, another version says that somebody else has delivered since.
-    pub loaded_version: i64,
-    /// The intent's version when it was decided: without a claim, another one says that somebody else has sent since.
-    pub loaded_intent: Option<i64>,
+    /// As it was when it was decided: without a claim, anything else says that somebody else has sent or delivered since.
+    pub loaded: Loaded,
     /// The highest version used or seen.
     pub version: i64,
     /// What the platform holds now; `None` leaves what is stored.
@@ -100,7 +100,8 @@ pub async fn record(session: &Session, outcomes: &[Outcome]) -> Result<Vec<Recor
     sorted.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
     let mut recorded = record_once(session, &sorted).await?;
     if recorded.len() < sorted.len() {
-        // Marked again in the instant between the statement's snapshot and its lock; or the claim is lost indeed.
+        // Marked again in the instant between the statement's snapshot and its lock; or the claim is lost indeed. The second
+        // statement sees that mark, and records beside it, and beside any that it has to wait for.
         let known: HashSet<String> = recorded.iter().map(|recorded| recorded.employee_id.clone()).collect();
         sorted.retain(|outcome| !known.contains(&outcome.employee_id));
         recorded.extend(record_once(session, &sorted).await?);
@@ -127,8 +128,9 @@ async fn record_once(session: &Session, outcomes: &[&Outcome]) -> Result<Vec<Rec
     let synced: Vec<bool> = outcomes.iter().map(|o| o.synced).collect();
     let refused: Vec<Option<&[u8]>> = outcomes.iter().map(|o| o.refused.as_deref()).collect();
     let discarded: Vec<bool> = outcomes.iter().map(|o| o.discarded).collect();
-    let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded_version).collect();
-    let intents: Vec<Option<i64>> = outcomes.iter().map(|o| o.loaded_intent).collect();
+    let loaded: Vec<i64> = outcomes.iter().map(|o| o.loaded.version).collect();
+    let intents: Vec<Option<i64>> = outcomes.iter().map(|o| o.loaded.intent).collect();
+    let progressed: Vec<Option<SystemTime>> = outcomes.iter().map(|o| o.loaded.progressed_at).collect();
     let unresolved: Vec<bool> = outcomes.iter().map(|o| o.create_unresolved).collect();
     let lines = Lines::of(outcomes);
     let rows = session
@@ -161,6 +163,7 @@ async fn record_once(session: &Session, outcomes: &[&Outcome]) -> Result<Vec<Rec
                 &discarded,
                 &refused,
                 &intents,
+                &progressed,
             ],
         )
         .await?;

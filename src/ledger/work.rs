@@ -1,6 +1,6 @@
 //! What delivery reads of pending employees, and the intents that it writes before anything leaves.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
@@ -98,6 +98,17 @@ pub enum Read {
     Unreadable(String),
 }
 
+/// What somebody else's delivery would have changed since a record was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loaded {
+    /// [`Work::version`].
+    pub version: i64,
+    /// The version of [`Work::claim`].
+    pub intent: Option<i64>,
+    /// [`Work::progressed_at`].
+    pub progressed_at: Option<SystemTime>,
+}
+
 /// A pending employee with all that is needed to decide what to send.
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -115,6 +126,9 @@ pub struct Work {
     pub attempts: i32,
     /// A write that may be on its way.
     pub claim: Option<Claim>,
+    /// When an outcome was last recorded beside a newer mark. A statement that has waited for the mark's lock compares with
+    /// this as it is then, while the enrolment's version is as it was when the statement began. `None` without a mark.
+    pub progressed_at: Option<SystemTime>,
     /// The linked account, or the one reserved to be linked.
     pub benefits_id: Option<String>,
     /// Whether the account is linked.
@@ -151,6 +165,15 @@ impl Work {
         self.seq == UNMARKED
     }
 
+    /// As it was read, for what is written later.
+    pub fn loaded(&self) -> Loaded {
+        Loaded {
+            version: self.version,
+            intent: self.claim.as_ref().map(|claim| claim.version),
+            progressed_at: self.progressed_at,
+        }
+    }
+
     /// Whether the latest attempt was rejected.
     pub fn was_failed(&self) -> bool {
         self.outcome == Some(StateName::Failed)
@@ -183,10 +206,8 @@ pub enum WorkError {
 pub struct Intent {
     /// Who.
     pub employee_id: String,
-    /// `Work::version` when it was decided.
-    pub loaded_version: i64,
-    /// `Work::claim`'s version when it was decided.
-    pub loaded_intent: Option<i64>,
+    /// As it was when it was decided.
+    pub loaded: Loaded,
     /// The write.
     pub claim: Claim,
     /// For a link: the account, reserved so that no other employee takes it.
@@ -360,6 +381,7 @@ fn head(row: &Row, record: Read) -> Result<Work, LedgerError> {
         in_full: columns.take(),
         attempts: columns.take(),
         claim: claim(&mut columns)?,
+        progressed_at: columns.take(),
         benefits_id: columns.take(),
         linked: columns.take(),
         version: columns.take(),
@@ -409,8 +431,9 @@ pub async fn write_intents(
     let mut intents: Vec<&Intent> = intents.iter().collect();
     intents.sort_unstable_by(|a, b| a.employee_id.cmp(&b.employee_id));
     let ids: Vec<&str> = intents.iter().map(|i| i.employee_id.as_str()).collect();
-    let loaded: Vec<i64> = intents.iter().map(|i| i.loaded_version).collect();
-    let loaded_intent: Vec<Option<i64>> = intents.iter().map(|i| i.loaded_intent).collect();
+    let loaded: Vec<i64> = intents.iter().map(|i| i.loaded.version).collect();
+    let loaded_intent: Vec<Option<i64>> = intents.iter().map(|i| i.loaded.intent).collect();
+    let progressed: Vec<Option<SystemTime>> = intents.iter().map(|i| i.loaded.progressed_at).collect();
     let kinds: Vec<&str> = intents.iter().map(|i| i.claim.kind.as_str()).collect();
     let versions: Vec<i64> = intents.iter().map(|i| i.claim.version).collect();
     let fields: Vec<i64> = intents.iter().map(|i| i.claim.fields.bits()).collect();
@@ -420,7 +443,18 @@ pub async fn write_intents(
         .query(
             "write intents",
             include_str!("../../sql/queries/write_intents.sql"),
-            &[&token, &ids, &loaded, &loaded_intent, &kinds, &versions, &fields, &hashes, &accounts],
+            &[
+                &token,
+                &ids,
+                &loaded,
+                &loaded_intent,
+                &kinds,
+                &versions,
+                &fields,
+                &hashes,
+                &accounts,
+                &progressed,
+            ],
         )
         .await?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

@@ -12,7 +12,7 @@ const STATEMENTS: [(&str, &str); 8] = [
     (include_str!("../../sql/queries/load_work.sql"), "text[], boolean[], boolean"),
     (
         include_str!("../../sql/queries/write_intents.sql"),
-        "bigint, text[], bigint[], bigint[], text[], bigint[], bigint[], bytea[], text[]",
+        "bigint, text[], bigint[], bigint[], text[], bigint[], bigint[], bytea[], text[], timestamptz[]",
     ),
     (
         include_str!("../../sql/queries/record_in_hand.sql"),
@@ -21,7 +21,8 @@ const STATEMENTS: [(&str, &str); 8] = [
     (
         include_str!("../../sql/queries/record_outcomes.sql"),
         "text[], bigint[], bigint[], bigint[], bytea[], bigint[], text[], text[], text[], text[], boolean[], float8[], \
-         boolean[], text[], text[], bigint[], text[], text[], text[], text[], bigint[], boolean[], boolean[], bytea[], bigint[]",
+         boolean[], text[], text[], bigint[], text[], text[], text[], text[], bigint[], boolean[], boolean[], bytea[], bigint[], \
+         timestamptz[]",
     ),
     (
         include_str!("../../sql/queries/take_into_ledger.sql"),

@@ -10,6 +10,7 @@ use benefits_sync::postgres::Target;
 use benefits_sync::sandbox::{Sandbox, SandboxOptions};
 
 use crate::for_each_major;
+use crate::support::database::connect;
 use crate::support::proof::prove;
 use crate::support::site::{Site, eventually};
 
@@ -30,8 +31,7 @@ fn decided(work: &Work, state: StateName) -> Outcome {
         employee_id: work.employee_id.clone(),
         seq: work.seq,
         claim: None,
-        loaded_version: work.version,
-        loaded_intent: work.claim.as_ref().map(|claim| claim.version),
+        loaded: work.loaded(),
         create_unresolved: false,
         version: work.version,
         acknowledged: None,
@@ -50,8 +50,7 @@ fn decided(work: &Work, state: StateName) -> Outcome {
 fn intended(work: &Work) -> Intent {
     Intent {
         employee_id: work.employee_id.clone(),
-        loaded_version: work.version,
-        loaded_intent: work.claim.as_ref().map(|claim| claim.version),
+        loaded: work.loaded(),
         claim: Claim {
             kind: IntentKind::Update,
             version: work.version + 1,
@@ -175,4 +174,69 @@ for_each_major! {
         assert_eq!(site.status("3").await, ("successful".to_owned(), None));
         site.stop().await;
     }
+
+    async fn who_waited_for_a_lock_while_another_instance_delivered_does_not_send_what_was_read_before(major: u32) {
+        let (site, session) = Site::at_rest(major).await;
+        site.hr.execute("insert into benefits.enrolment (employee_id, platform_id, requested_by) values ('0', 'demo', 'test')", &[]).await.unwrap();
+        site.hr.execute(&MARK.replace("'1'", "'0'"), &[]).await.unwrap();
+        site.hr.execute(MARK, &[]).await.unwrap();
+        let work = load(&session).await;
+        let mut first = intended(&work);
+        first.employee_id = "0".to_owned();
+        first.loaded.version = 0;
+        first.loaded.progressed_at = None;
+        let mut holder = connect(&site.database.url).await;
+        let held = holder.transaction().await.unwrap();
+        held.execute("select from benefits.pending where employee_id = '0' for update", &[]).await.unwrap();
+        let intents = [first, intended(&work)];
+        let writing = work::write_intents(&session, 1_000, &intents);
+        let delivering = async {
+            until_blocked(&site, "test", 1).await;
+            // An older record is sent and recorded beside the newer mark: the claim and the intent are as they were.
+            let sql = "update benefits.enrolment set version = version + 1 where employee_id = '1'; \
+                       update benefits.pending set progressed_at = clock_timestamp() where employee_id = '1'";
+            site.hr.batch_execute(sql).await.unwrap();
+            held.commit().await.unwrap();
+        };
+        let (ours, ()) = tokio::join!(writing, delivering);
+        assert_eq!(ours.unwrap(), ["0"]);
+    }
+
+    async fn marks_that_follow_each_other_while_an_outcome_is_recorded_leave_no_claim_behind(major: u32) {
+        let mut site = Site::new(major).await;
+        // Everything goes through the ledger.
+        "[delivery]\nsettle = \"10ms\"\n".clone_into(&mut site.more);
+        site.start().await;
+        site.sync(&["1"]).await;
+        site.sandbox.arm("slow-answer,delay=1s,next=1,on=writes".parse().unwrap());
+        site.hr.execute("update hr.employee set surname = 'Claimed' where id = 1", &[]).await.unwrap();
+        site.sandbox.until(|sandbox| sandbox.account_of("1").unwrap().get("surname") == Some("Claimed")).await;
+        // Two marks that are committed one after the other, each while the outcome waits for it.
+        let mark = "update benefits.pending set seq = seq + 1 where employee_id = '1'";
+        let (mut first, mut second) = (connect(&site.database.url).await, connect(&site.database.url).await);
+        let (first, second) = (first.transaction().await.unwrap(), second.transaction().await.unwrap());
+        assert_eq!(first.execute(mark, &[]).await.unwrap(), 1);
+        until_blocked(&site, "benefits-sync outcomes", 1).await;
+        let marked = async { assert_eq!(second.execute(mark, &[]).await.unwrap(), 1) };
+        let committed = async {
+            until_blocked(&site, "", 2).await;
+            first.commit().await.unwrap();
+        };
+        tokio::join!(marked, committed);
+        until_blocked(&site, "benefits-sync outcomes", 1).await;
+        second.commit().await.unwrap();
+        site.settled().await;
+        prove(&site).await;
+        site.stop().await;
+    }
+}
+
+/// Until so many sessions whose names begin like this wait for a lock.
+async fn until_blocked(site: &Site, name: &str, count: i64) {
+    eventually("sessions wait", async || {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database() \
+                   and wait_event_type = 'Lock' and starts_with(application_name, $1)";
+        site.hr.query_one(sql, &[&name]).await.unwrap().get::<_, i64>(0) >= count
+    })
+    .await;
 }

@@ -222,6 +222,63 @@ async fn a_site_that_may_read_and_not_write_stays_halted_and_tries_one_employee_
     site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_needs_no_write_does_not_end_a_halt_of_writes() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=2).await;
+    site.sandbox.arm("forbidden,on=writes".parse().unwrap());
+    rename(&site, "Forbidden", 1).await;
+    halted_for(&site, "forbidden").await;
+    site.hr.execute("update hr.employee set title = 'Herr Doktor' where id = 2", &[]).await.unwrap();
+    eventually("what cannot be sent is refused here", async || {
+        assert_eq!(site.get("/readyz").await.0, 503, "nothing was written");
+        site.status("2").await.1.as_deref() == Some("unknown-value")
+    })
+    .await;
+    let asked = || site.sandbox.counts().answers["getPlatform"][&200];
+    let asked_before = asked();
+    eventually("the platform is asked again", async || {
+        assert_eq!(site.get("/readyz").await.0, 503, "nothing was written");
+        asked() > asked_before
+    })
+    .await;
+    site.sandbox.disarm_all();
+    eventually("it is sent", async || site.held("1", "surname").as_deref() == Some("Forbidden")).await;
+    site.hr.execute("update hr.employee set title = 'Mx' where id = 2", &[]).await.unwrap();
+    site.settled().await;
+    goes_on(&site).await;
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_who_resumes_too_early_and_an_instance_that_is_mended_leave_the_halts_that_stand() {
+    if !support::wanted(18) {
+        return;
+    }
+    let mut site = site(QUICK, 1..=1).await;
+    site.sandbox.set_suspended(true);
+    rename(&site, "Suspended", 1).await;
+    halted_for(&site, "platform-suspended").await;
+    let shown = async || {
+        let row = site.hr.query_one("select halted_code from benefits.site", &[]).await.unwrap();
+        row.get::<_, Option<String>>(0)
+    };
+    eventually("people see it", async || shown().await.is_some()).await;
+    site.hr.execute("select benefits.resume()", &[]).await.unwrap();
+    eventually("people see it again", async || shown().await.as_deref() == Some("platform-suspended")).await;
+    // Another instance meets another writer; then what halted this one is over.
+    let sql = "update benefits.site set halted_code = 'another-writer'";
+    site.hr.execute(sql, &[]).await.unwrap();
+    site.sandbox.set_suspended(false);
+    halted_for(&site, "another-writer").await;
+    assert_eq!(shown().await.as_deref(), Some("another-writer"));
+    site.hr.execute("select benefits.resume()", &[]).await.unwrap();
+    goes_on(&site).await;
+    site.stop().await;
+}
+
 async fn halts_on(fault: &str, code: &str) {
     if !support::wanted(18) {
         return;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::loading::Loaded;
-use super::{DeliveryError, Dispatcher, SCAN_EVERY};
+use super::{DeliveryError, Dispatcher, RECORD_QUERY, SCAN_EVERY};
 use crate::delivery::batcher::Ended;
 use crate::delivery::decide::Terms;
 use crate::delivery::guard::{self, Judged};
@@ -52,9 +52,14 @@ impl Dispatcher<'_> {
         self.pace.ended(Instant::now());
         if self.context.gate.is_on_trial() {
             match end {
-                End::Settled(_) => self.resume(),
+                End::Settled { wrote: true, .. } => self.resume(),
+                // Who needed no write has proved that records can be read.
+                End::Settled { .. } if self.context.gate.halted().as_deref() == Some(RECORD_QUERY) => {
+                    self.resume();
+                }
                 // Proved nothing, or the contrary: the halt was never over, and the platform is asked anew.
-                End::Recording
+                End::Settled { .. }
+                | End::Recording
                 | End::Postponed(_)
                 | End::Held
                 | End::Unjudged
@@ -65,7 +70,7 @@ impl Dispatcher<'_> {
             }
         }
         match end {
-            End::Settled(recorded) => {
+            End::Settled { recorded, .. } => {
                 self.lanes.finish(id, !recorded.last);
             }
             End::Marked => self.lanes.finish(id, true),

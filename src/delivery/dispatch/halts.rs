@@ -117,8 +117,9 @@ pub(super) fn is_paused(site: &Site) -> bool {
     site.paused_reason.is_some() || site.doubt.as_deref() == Some("platform")
 }
 
-/// Shows a halt to people.
+/// Shows a halt to people, or its end. What only a person lifts stays, whichever instance has found it.
 pub(super) async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
-    let sql = "update benefits.site set halted_code = $1 where halted_code is distinct from $1";
-    session.execute("show a halt", sql, &[&code]).await.map(|_| ())
+    let sql = "update benefits.site set halted_code = $1 \
+               where halted_code is distinct from $1 and halted_code is distinct from $2";
+    session.execute("show a halt", sql, &[&code, &ANOTHER_WRITER]).await.map(|_| ())
 }

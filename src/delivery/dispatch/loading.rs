@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use foldhash::HashMap;
 
-use super::{ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, LISTS_MAX_AGE_BLOCKED, Parcel};
+use super::{
+    ASK_EVERY, DeliveryError, Dispatcher, Errand, Event, LISTS_MAX_AGE_BLOCKED, Parcel, RECORD_QUERY,
+};
 use crate::delivery::batcher::Ended;
 use crate::delivery::decide::{Decision, Draft, Plan, Terms, decide};
 use crate::delivery::guard;
@@ -81,7 +83,7 @@ impl Dispatcher<'_> {
             Err(WorkError::Away(error)) => return Err(error.into()),
             Err(WorkError::Query(error)) => {
                 tracing::error!(%error, "the record query does not work: delivery is halted, changes are still collected");
-                self.halt("record-query");
+                self.halt(RECORD_QUERY);
                 for (id, hand) in asked {
                     match hand {
                         Some(hand) => self.mark(id, hand)?,

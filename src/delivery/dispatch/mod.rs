@@ -54,6 +54,8 @@ const SCAN_MAX: i64 = 15_000;
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// The halt that only `benefits.resume()` lifts.
 const ANOTHER_WRITER: &str = "another-writer";
+/// The halt of a record query that does not work.
+const RECORD_QUERY: &str = "record-query";
 /// How old the platform's picklists and packages may get while they block somebody.
 const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_mins(1);
 /// How old the platform's picklists and packages may get.
@@ -314,7 +316,7 @@ impl<'o> Dispatcher<'o> {
             Notice::Marked { employees, rescan } => {
                 let bulk = employees.len() > self.outfit.config.delivery.concurrency;
                 for employee in employees {
-                    self.lanes.push(employee, bulk);
+                    self.lanes.push_marked(employee, bulk);
                 }
                 if rescan {
                     self.lanes.more_in_ledger();
@@ -388,6 +390,10 @@ impl<'o> Dispatcher<'o> {
         } else if halted.is_none() && stored == Some(ANOTHER_WRITER) && self.unshown.is_none() {
             // Found by another instance, or before a restart: only a person lifts it.
             self.halt(ANOTHER_WRITER);
+        } else if halted.is_some() && stored.is_none() && self.unshown.is_none() {
+            // A person says that it is mended: the platform is asked whether it is. Until then it is shown.
+            self.unshown = Some(halted);
+            self.ask_platform();
         } else if self.asked_at.elapsed() > ASK_EVERY
             && (halted.is_some() || self.lists_at.elapsed() > self.lists_max_age)
         {

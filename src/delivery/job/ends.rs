@@ -35,8 +35,7 @@ fn untouched(work: &Work, state: StateName) -> Outcome {
         employee_id: work.employee_id.clone(),
         seq: work.seq,
         claim: None,
-        loaded_version: work.version,
-        loaded_intent: work.claim.as_ref().map(|claim| claim.version),
+        loaded: work.loaded(),
         create_unresolved: work.create_unresolved
             || work.claim.as_ref().is_some_and(|claim| claim.kind == IntentKind::Create),
         version: work.claim.as_ref().map_or(work.version, |claim| claim.version.max(work.version)),

@@ -35,7 +35,7 @@ use super::outcome::{Answer, Class, Failure};
 use super::tickets::Tickets;
 use crate::failpoint;
 use crate::ledger::outcomes::Recorded;
-use crate::ledger::work::{Claim, Intent, IntentKind};
+use crate::ledger::work::{Claim, Intent, IntentKind, Loaded};
 use crate::record::{Write, idempotency_key};
 
 pub use self::ends::{in_step, not_theirs, reject, wait};
@@ -47,7 +47,12 @@ pub enum End {
     /// It is on its way into the ledger, and ends when it is there.
     Recording,
     /// An outcome is recorded.
-    Settled(Recorded),
+    Settled {
+        /// What was recorded.
+        recorded: Recorded,
+        /// Whether the platform was sent a write; else nothing had to be sent, or could be.
+        wrote: bool,
+    },
     /// To be tried again after so long.
     Postponed(Duration),
     /// Held by the mass-change guard, for a person.
@@ -236,8 +241,7 @@ impl<'c> Delivery<'c> {
         let version = claim.version;
         let intent = Intent {
             employee_id: self.draft.work.employee_id.clone(),
-            loaded_version: self.draft.work.version,
-            loaded_intent: self.intent,
+            loaded: Loaded { intent: self.intent, ..self.draft.work.loaded() },
             claim,
             benefits_id: self.account.clone().filter(|_| kind == IntentKind::Link),
         };
