@@ -1,4 +1,5 @@
--- Brings a page of HR's roster into the ledger: who is new is recorded, whose starter flag was missed is asked for.
+-- Brings a page of HR's roster into the ledger: who is new is recorded, whose starter flag was missed is asked for, and whose
+-- went down unseen is a starter when it comes up again.
 -- A request, not an enrolment: the reader must meet it in the WAL. $1 after this id (null: from the start); $2 how many;
 -- $3 only count.
 with page as materialized (
@@ -19,6 +20,12 @@ hired as (
     insert into benefits.employee as k (employee_id)
     select s.employee_id from state as s where s.is_new and not $3::boolean order by s.employee_id
     on conflict (employee_id) do update set gone_at = null where k.gone_at is not null
+),
+lowered as (
+    update benefits.employee as k
+    set starter_baseline = false
+    from page as g
+    where k.employee_id = g.employee_id and k.starter_baseline and not g.starter and not $3::boolean
 ),
 asked as (
     insert into benefits.request (employee_id, kind, requested_by)

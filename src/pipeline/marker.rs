@@ -76,8 +76,14 @@ enum Way {
     Ledger { in_full: bool },
 }
 
-/// Child rows that the reader's filter has to know, and how many enrolling commits they cover.
-pub(super) type Seeded = (u64, Vec<KeyHash>);
+/// What the reader's filter has to know.
+#[derive(Debug)]
+pub(super) enum Seeded {
+    /// Child rows, and how many enrolling commits they cover.
+    Rows(u64, Vec<KeyHash>),
+    /// Child rows of somebody who is synced could not be read.
+    Gaps,
+}
 
 pub(super) struct Marker {
     pub(super) session: Arc<Session>,
@@ -302,9 +308,12 @@ impl Marker {
 
     /// Delivery hears of it at once; where it is behind, its own scan finds it later.
     fn tell(&self, marked: Marked) {
-        if let Some(seeded) = marked.seeded {
-            // Without a reader there is no filter to complete.
-            drop(self.seeded.send(seeded));
+        // Without a reader there is no filter to complete.
+        if marked.gaps {
+            drop(self.seeded.send(Seeded::Gaps));
+        }
+        if let Some((enrolments, rows)) = marked.seeded {
+            drop(self.seeded.send(Seeded::Rows(enrolments, rows)));
         }
         if marked.rules || marked.description {
             drop(self.notify.try_send(Notice::Rules));

@@ -61,16 +61,21 @@ pub struct Pulse {
 impl Pulse {
     /// Runs a task and notes each time that it turns over.
     pub async fn watch<F: Future>(&self, task: Task, future: F) -> F::Output {
+        let output = self.beat_with(task, future).await;
+        self.with(task, |due| *due = None);
+        output
+    }
+
+    /// Runs a part of a task, which the rest of it may wait for as long as the part makes progress.
+    pub async fn beat_with<F: Future>(&self, task: Task, future: F) -> F::Output {
         let mut future = Box::pin(future);
         self.rest(task, Duration::ZERO);
-        let output = poll_fn(|context| {
+        poll_fn(|context| {
             let polled = future.as_mut().poll(context);
             self.rest(task, Duration::ZERO);
             polled
         })
-        .await;
-        self.with(task, |due| *due = None);
-        output
+        .await
     }
 
     /// The task means to do nothing for so long.
@@ -135,6 +140,31 @@ mod tests {
         let stalled = pulse.stalled();
         assert_eq!(stalled.len(), 1);
         assert_eq!(stalled[0].to_string(), "the reader has not turned over for 150 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_waits_for_a_part_of_itself_is_well_as_long_as_that_makes_progress() {
+        let pulse = Arc::new(Pulse::default());
+        let (whole, part) = (Arc::clone(&pulse), Arc::clone(&pulse));
+        let (held, waited_for) = tokio::sync::oneshot::channel::<()>();
+        tokio::spawn(async move { whole.watch(Task::Reader, waited_for).await });
+        tokio::spawn(async move {
+            let steps = async {
+                for _ in 0..100 {
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            part.beat_with(Task::Reader, steps).await;
+        });
+        tokio::task::yield_now().await;
+        for _ in 0..100 {
+            pass(Duration::from_secs(5)).await;
+            assert_eq!(pulse.stalled(), []);
+        }
+        pass(Duration::from_mins(3)).await;
+        assert_eq!(pulse.stalled().len(), 1, "neither does anything any more");
+        drop(held);
     }
 
     #[tokio::test(start_paused = true)]

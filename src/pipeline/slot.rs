@@ -298,6 +298,11 @@ impl SlotWatch {
         self.taken
     }
 
+    /// The position that is written down.
+    pub(super) fn noted(&self) -> Lsn {
+        self.noted
+    }
+
     /// Writes the position down where that is due, and looks whether the publication is still the same.
     pub(super) async fn look(&mut self, session: &Session, witness: &Witness) -> Result<(), ReadError> {
         if let Some(held) = Checkpoint::load(session).await? {

@@ -39,7 +39,8 @@ pub(super) struct Handshake<'a> {
 impl Handshake<'_> {
     /// Asks for a replication session in the database and goes on until the server is ready for a query.
     pub(super) async fn run(mut self, application_name: &str) -> Result<Greeting, ConnectError> {
-        let options = self.target.startup_options("");
+        // As in the generated function that reads child rows: a time in a row's key has one text.
+        let options = self.target.startup_options("-c timezone=UTC");
         let parameters = [
             ("user", self.target.user.as_str()),
             ("database", self.target.database.as_str()),

@@ -48,6 +48,8 @@ pub(super) struct Columns {
     flag: Option<usize>,
     mapped: Vec<bool>,
     key: Vec<bool>,
+    /// All columns of the described key are there; else nothing is known by it.
+    keyed: bool,
 }
 
 /// The few values of a row that decide whether it matters.
@@ -99,6 +101,7 @@ impl Columns {
             flag: source.starter_flag.as_ref().and_then(position),
             mapped: flags(&source.mapped),
             key: flags(&source.key),
+            keyed: source.key.iter().all(|name| position(name).is_some()),
         }
     }
 
@@ -116,6 +119,7 @@ impl Columns {
             flag: None,
             mapped: is("argument"),
             key: is(key),
+            keyed: true,
         }
     }
 
@@ -166,15 +170,17 @@ impl Columns {
         parts.finish().get()
     }
 
-    /// The hash of the row's key, read from a new tuple or from an old one that has the key.
-    pub(super) fn row(&self, hasher: &KeyHasher, tuple: Tuple<'_>, scratch: &mut Vec<u8>) -> KeyHash {
-        self.row_key(tuple, scratch);
-        hasher.row(self.source, scratch)
+    /// The hash of the row's key, read from a new tuple or from an old one that has the key. `None` where the WAL has not
+    /// the key that is described: a column of it has another name now, or another index is the replica identity.
+    pub(super) fn row(&self, hasher: &KeyHasher, tuple: Tuple<'_>, scratch: &mut Vec<u8>) -> Option<KeyHash> {
+        self.row_key(tuple, scratch).then(|| hasher.row(self.source, scratch))
     }
 
-    /// The row's key as text: its columns joined by the unit separator, as the ledger's `row_owner` has it.
-    pub(super) fn row_key(&self, tuple: Tuple<'_>, text: &mut Vec<u8>) {
+    /// The row's key as text: its columns joined by the unit separator, as the ledger's `row_owner` has it. Whether it is
+    /// there as a whole.
+    pub(super) fn row_key(&self, tuple: Tuple<'_>, text: &mut Vec<u8>) -> bool {
         text.clear();
+        let mut whole = self.keyed;
         let mut first = true;
         for (value, key) in tuple.values().zip(&self.key) {
             if !key {
@@ -183,10 +189,12 @@ impl Columns {
             if !std::mem::take(&mut first) {
                 text.push(0x1f);
             }
-            if let Value::Text(bytes) | Value::Binary(bytes) = value {
-                text.extend_from_slice(bytes);
+            match value {
+                Value::Text(bytes) | Value::Binary(bytes) => text.extend_from_slice(bytes),
+                Value::Null | Value::Unchanged => whole = false,
             }
         }
+        whole
     }
 
     /// Whether any mapped column differs between two full row versions.

@@ -36,7 +36,7 @@ impl Row<'_> {
 
     /// A command: its employee is a member once the transaction has committed.
     pub(super) fn requested(&mut self, columns: &Columns, new: Tuple<'_>) {
-        columns.row_key(new, self.scratch);
+        let _ = columns.row_key(new, self.scratch);
         let request = std::str::from_utf8(self.scratch).ok().and_then(|id| id.parse().ok());
         if let (Some(request), Some(id)) = (request, columns.outline(new).employee) {
             let employee = self.hasher.employee(id);
@@ -83,7 +83,10 @@ impl Row<'_> {
         self.decisions.marked += 1;
         self.touches.mark(employee, id, Mark::Change);
         if columns.hides_owner {
-            let row = columns.row(self.hasher, new, self.scratch);
+            let Some(row) = columns.row(self.hasher, new, self.scratch) else {
+                self.touches.unkeyed = true;
+                return;
+            };
             let (key, employee) = (text(self.scratch), text(id));
             self.perform(Deed::Owned { row, source: columns.source, key, employee });
         }
@@ -96,8 +99,9 @@ impl Row<'_> {
         } else if columns.hides_owner {
             self.perhaps_orphaned(columns, new);
         } else {
-            let row = columns.row(self.hasher, new, self.scratch);
-            self.cache.forget(row);
+            if let Some(row) = columns.row(self.hasher, new, self.scratch) {
+                self.cache.forget(row);
+            }
             self.decisions.not_synced += 1;
         }
     }
@@ -118,7 +122,7 @@ impl Row<'_> {
         if let Some(OldTuple::Full(old)) = old {
             return !columns.complete || columns.differs(old, new);
         }
-        let row = columns.row(self.hasher, new, self.scratch);
+        let Some(row) = columns.row(self.hasher, new, self.scratch) else { return true };
         if self.chunk.is_some() || !columns.complete {
             self.cache.forget(row);
             return true;
@@ -153,8 +157,9 @@ impl Row<'_> {
     }
 
     pub(super) fn erased(&mut self, columns: &Columns, old: Tuple<'_>) {
-        let row = columns.row(self.hasher, old, self.scratch);
-        self.cache.forget(row);
+        if let Some(row) = columns.row(self.hasher, old, self.scratch) {
+            self.cache.forget(row);
+        }
         match columns.outline(old).employee {
             Some(id) => {
                 let employee = self.hasher.employee(id);
@@ -178,7 +183,11 @@ impl Row<'_> {
 
     /// A row that no longer names a synced employee may have belonged to one.
     fn perhaps_orphaned(&mut self, columns: &Columns, tuple: Tuple<'_>) {
-        let row = columns.row(self.hasher, tuple, self.scratch);
+        let Some(row) = columns.row(self.hasher, tuple, self.scratch) else {
+            self.decisions.marked += 1;
+            self.touches.unkeyed = true;
+            return;
+        };
         if !self.filter_is_complete || self.filter.may_contain(row) || self.touches.owns(row) {
             self.cache.forget(row);
             self.decisions.marked += 1;
@@ -192,8 +201,7 @@ impl Row<'_> {
     pub(super) fn looked_up(&mut self, columns: &Columns, new: Tuple<'_>) {
         if self.is_changed(columns, new, Some(OldTuple::KeyUnchanged)) {
             self.decisions.marked += 1;
-            columns.row_key(new, self.scratch);
-            self.touches.lookup(columns.source, self.scratch);
+            self.refers(columns, new);
         } else {
             self.decisions.unchanged += 1;
         }
@@ -207,9 +215,19 @@ impl Row<'_> {
     }
 
     pub(super) fn lookup_gone(&mut self, columns: &Columns, old: Tuple<'_>) {
-        let row = columns.row(self.hasher, old, self.scratch);
-        self.cache.forget(row);
+        if let Some(row) = columns.row(self.hasher, old, self.scratch) {
+            self.cache.forget(row);
+        }
         self.decisions.marked += 1;
-        self.touches.lookup(columns.source, self.scratch);
+        self.refers(columns, old);
+    }
+
+    /// Whoever refers to a lookup table's row is to be marked.
+    fn refers(&mut self, columns: &Columns, tuple: Tuple<'_>) {
+        if columns.row_key(tuple, self.scratch) {
+            self.touches.lookup(columns.source, self.scratch);
+        } else {
+            self.touches.unkeyed = true;
+        }
     }
 }

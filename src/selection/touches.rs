@@ -51,6 +51,8 @@ pub struct Touches {
     pub owners: bool,
     /// The list of employees must be read again (TRUNCATE of the root table, a mass hire).
     pub roster: bool,
+    /// A row's key is not in the WAL as it is described: whom the row concerns, only a comparison of everyone tells.
+    pub unkeyed: bool,
     /// Translations or levels changed.
     pub rules: bool,
     /// The site's description changed.

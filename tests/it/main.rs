@@ -21,6 +21,7 @@ mod cluster;
 mod crashes;
 mod demo;
 mod demo_run;
+mod described;
 mod doctor;
 mod doctor_costs;
 mod doctor_server;

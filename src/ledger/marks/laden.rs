@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use tokio_postgres::types::ToSql;
+
 use super::{Changes, Marked, Marks, PAGE, Whose, name_due, note, time};
 use crate::ledger::doubt;
 use crate::ledger::error::LedgerError;
@@ -26,10 +28,12 @@ impl Marks {
         // First whose the rows were, then whose they are: a row may pass to somebody who is enrolled by this commit.
         let mut left = self.take_orphans(touches).await?;
         let mut enrolled = self.release(requests, at).await?;
-        enrolled.extend(self.enrol_starters(touches, at).await?);
+        if commit.end_lsn > self.settings.applied_until {
+            enrolled.extend(self.enrol_starters(touches, at).await?);
+        }
         let newcomers = touches.newcomers.iter().map(ToString::to_string);
         let to_seed: Vec<String> = enrolled.iter().cloned().chain(newcomers).collect();
-        rows.extend(self.seed(&to_seed, &mut left).await?);
+        rows.extend(self.seed(&to_seed, &mut left, marked).await?);
         let mut changes = Changes::new();
         for (id, _) in touches.employees() {
             note(&mut changes, id, commit.committed_at);
@@ -50,7 +54,14 @@ impl Marks {
         }
         if touches.roster {
             doubt::note(&self.session, "roster").await?;
-            marked.reconcile = true;
+        }
+        if touches.unkeyed {
+            tracing::warn!(
+                lsn = %commit.end_lsn,
+                "a row's key is not in the WAL as it is described: describe HR's tables as they are now; everyone is compared"
+            );
+            doubt::note(&self.session, "owners").await?;
+            marked.gaps = true;
         }
         self.session.batch("commit marks", "commit").await?;
         if touches.everyone || touches.rules || touches.description {
@@ -58,7 +69,7 @@ impl Marks {
             let own = touches.owners || touches.description;
             let mut left = Vec::new();
             let cause = if touches.everyone { "change" } else { "rules" };
-            rows.extend(self.mark_everyone(at, cause, own.then_some(&mut left)).await?);
+            rows.extend(self.mark_everyone(at, cause, own.then_some(&mut left), marked).await?);
             let mut changes = Changes::new();
             for id in &left {
                 note(&mut changes, id, commit.committed_at);
@@ -111,7 +122,7 @@ impl Marks {
             self.session.batch("begin", "begin").await?;
             let released = self.release(page, time(commit.committed_at)).await?;
             let mut left = Vec::new();
-            rows.extend(self.seed(&released, &mut left).await?);
+            rows.extend(self.seed(&released, &mut left, marked).await?);
             let mut changes = Changes::new();
             for id in &left {
                 note(&mut changes, id, commit.committed_at);
@@ -172,9 +183,17 @@ impl Marks {
             let sql = include_str!("../../../sql/queries/mark_affected.sql")
                 .replace("{source}", &source.to_string());
             let (minimum, fraction) = self.settings.guard;
-            self.session
-                .execute("mark whom a lookup affects", &sql, &[&keys, &at, &minimum, &fraction])
-                .await?;
+            let parameters: [&(dyn ToSql + Sync); 4] = [&keys, &at, &minimum, &fraction];
+            let marking = self.session.execute("mark whom a lookup affects", &sql, &parameters);
+            if let Err(error) = self.attempt(marking).await? {
+                tracing::error!(
+                    %error,
+                    source,
+                    "whom a changed row of a lookup table affects cannot be read: describe HR's tables as they are now; \
+                     everyone is compared instead"
+                );
+                doubt::note(&self.session, "lookup").await?;
+            }
             marked.rescan = true;
         }
         Ok(())
@@ -188,6 +207,7 @@ impl Marks {
         at: SystemTime,
         cause: &str,
         mut left: Option<&mut Vec<String>>,
+        marked: &mut Marked,
     ) -> Result<Vec<KeyHash>, LedgerError> {
         if cause == "rules" {
             // Whom it may help first.
@@ -198,15 +218,17 @@ impl Marks {
         let mut rows = Vec::new();
         let mut after = Some(String::new());
         while let Some(id) = after {
+            self.session.batch("begin", "begin").await?;
             if let Some(left) = &mut left {
                 let sql = include_str!("../../../sql/queries/load_page.sql");
                 let page = self.session.query("read a page of employees", sql, &[&id, &PAGE]).await?;
                 let page: Vec<String> = page.iter().map(|row| row.get(0)).collect();
-                rows.extend(self.seed(&page, left).await?);
+                rows.extend(self.seed(&page, left, marked).await?);
             }
             let sql = include_str!("../../../sql/queries/mark_page.sql");
             let page = self.session.query("mark everyone", sql, &[&id, &PAGE, &at, &cause, &batch]).await?;
             after = page.first().and_then(|row| row.get(0));
+            self.session.batch("commit a page of everyone", "commit").await?;
         }
         self.complete_mass_change(batch).await?;
         Ok(rows)

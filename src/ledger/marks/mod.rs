@@ -37,6 +37,9 @@ pub struct MarkSettings {
     pub guard: (i32, f64),
     /// Who ran which transaction.
     pub users: Arc<TransactionUsers>,
+    /// Where the ledger had come to when this session began: commits up to here that come again have enrolled their starters,
+    /// and what came after them may have said that these are none.
+    pub applied_until: Lsn,
 }
 
 /// What became of a batch of commits.
@@ -51,12 +54,12 @@ pub struct Marked {
     pub rescan: bool,
     /// Child rows of employees who were enrolled, and by how many enrolling commits.
     pub seeded: Option<(u64, Vec<KeyHash>)>,
+    /// Child rows of somebody could not be read, which is noted as a doubt: nobody knows whose they are.
+    pub gaps: bool,
     /// The site's description changed: the stream has to start again with the new one.
     pub description: bool,
     /// Translations or levels changed.
     pub rules: bool,
-    /// Something only a comparison of everyone can answer.
-    pub reconcile: bool,
 }
 
 /// Commits that were handed over together.
@@ -108,9 +111,9 @@ impl Marks {
             due: Vec::new(),
             rescan: false,
             seeded: None,
+            gaps: false,
             description: false,
             rules: false,
-            reconcile: false,
         };
         for segment in batch.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
             match segment {
@@ -220,7 +223,12 @@ fn is_plain(commit: &Commit) -> bool {
             && touches.flag_lowered.is_empty()
             && touches.orphaned.is_empty()
             && touches.lookups.is_empty()
-            && !(touches.everyone || touches.owners || touches.roster || touches.rules || touches.description)
+            && !(touches.everyone
+                || touches.owners
+                || touches.roster
+                || touches.unkeyed
+                || touches.rules
+                || touches.description)
             && touches.employees().all(|(_, mark)| mark == Mark::Change)
     })
 }

@@ -2,14 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use super::{Marks, PAGE};
-use crate::ledger::error::LedgerError;
+use super::{Marked, Marks, PAGE};
+use crate::ledger::doubt;
+use crate::ledger::error::{LedgerError, Trouble};
 use crate::selection::{KeyHash, Touches};
 
 impl Marks {
-    /// Reads and records the child rows of employees. Whom a row has left is added to `left`: the reader will meet that
-    /// change later, and will not be able to tell any more.
+    /// Reads and records the child rows of employees, in the transaction under way. Whom a row has left is added to `left`:
+    /// the reader will meet that change later, and will not be able to tell any more. Where HR's tables or rights are not as
+    /// they were described, that is a doubt and no reason to stop: everybody's changes would wait.
     pub(super) async fn seed(
+        &self,
+        enrolled: &[String],
+        left: &mut Vec<String>,
+        marked: &mut Marked,
+    ) -> Result<Vec<KeyHash>, LedgerError> {
+        if enrolled.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.attempt(self.read_owners(enrolled, left)).await?;
+        if let Err(error) = &rows {
+            tracing::error!(
+                %error,
+                "whose child rows are cannot be read: describe HR's tables as they are now; until then nothing that they \
+                 lose is missed, but much is read in vain"
+            );
+            doubt::note(&self.session, "owners").await?;
+            marked.gaps = true;
+        }
+        Ok(rows.unwrap_or_default())
+    }
+
+    async fn read_owners(
         &self,
         enrolled: &[String],
         left: &mut Vec<String>,
@@ -24,6 +48,26 @@ impl Marks {
                 .extend(rows.iter().map(|row| self.hasher.row(row.get(0), row.get::<_, &str>(1).as_bytes())));
         }
         Ok(hashes)
+    }
+
+    /// Tries statements that read what HR has described, in the transaction under way. The inner error is one that a person
+    /// has to mend: the transaction is then as if they had not been tried.
+    pub(super) async fn attempt<T>(
+        &self,
+        reading: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<Result<T, LedgerError>, LedgerError> {
+        self.session.batch("set a savepoint", "savepoint described").await?;
+        match reading.await {
+            Ok(read) => {
+                self.session.batch("release a savepoint", "release savepoint described").await?;
+                Ok(Ok(read))
+            }
+            Err(error) if error.trouble() == Trouble::Passing => Err(error),
+            Err(error) => {
+                self.session.batch("roll back", "rollback to savepoint described").await?;
+                Ok(Err(error))
+            }
+        }
     }
 
     pub(super) async fn own(&self, owned: &BTreeMap<(i32, &str), &str>) -> Result<Vec<String>, LedgerError> {

@@ -131,10 +131,10 @@ async fn read(
     setting.health.set_streaming(Ok(()));
     let (handed, steps) = mpsc::channel(STEPS_MAX);
     let (seeded, from_marker) = mpsc::unbounded_channel();
-    let marks = Marks::new(Arc::clone(&session), hasher, mark_settings(setting));
-    marks.complete_mass_changes().await?;
     let watch = SlotWatch::new(taken, &setting.config, &session, confirmed_by_ledger).await?;
     let taken = watch.taken();
+    let marks = Marks::new(Arc::clone(&session), hasher, mark_settings(setting, watch.noted()));
+    marks.complete_mass_changes().await?;
     let marker = Marker {
         session: Arc::clone(&session),
         marks,
@@ -148,7 +148,10 @@ async fn read(
         metrics: setting.metrics.clone(),
         health: Arc::clone(&setting.health),
     };
-    let mut marking = tokio::spawn(marker.run(steps));
+    // While the marker makes progress the reader may wait for it.
+    let health = Arc::clone(&setting.health);
+    let mut marking =
+        tokio::spawn(async move { health.pulse().beat_with(Task::Reader, marker.run(steps)).await });
     let mut reader = Reader {
         stream,
         selector,
@@ -208,13 +211,14 @@ async fn selector(session: &Session, hasher: &KeyHasher, is_in_doubt: bool) -> R
     Ok(selector)
 }
 
-fn mark_settings(setting: &Setting) -> MarkSettings {
+fn mark_settings(setting: &Setting, applied_until: Lsn) -> MarkSettings {
     let guard = &setting.config.guard;
     MarkSettings {
         platform_id: setting.config.benefits.platform_id.clone(),
         settle: setting.config.delivery.settle,
         guard: (i32::try_from(guard.minimum).unwrap_or(i32::MAX), guard.fraction),
         users: Arc::clone(&setting.users),
+        applied_until,
     }
 }
 
@@ -249,7 +253,10 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = setting.shutdown.cancelled() => return Ok(Stop::Shutdown),
-                Some((enrolments, rows)) = self.from_marker.recv() => self.selector.seeded(enrolments, rows),
+                Some(seeded) = self.from_marker.recv() => match seeded {
+                    Seeded::Rows(enrolments, rows) => self.selector.seeded(enrolments, rows),
+                    Seeded::Gaps => self.selector.distrust_filter(),
+                },
                 _ = look.tick() => {
                     self.watch.look(&self.session, &setting.witness).await?;
                     if self.was_reconciled().await? {

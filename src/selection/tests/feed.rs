@@ -268,6 +268,7 @@ pub(super) struct Touched {
     pub(super) orphaned: Vec<(SourceId, String)>,
     pub(super) lookups: Vec<(SourceId, String)>,
     pub(super) everyone: bool,
+    pub(super) unkeyed: bool,
 }
 
 impl Touched {
@@ -282,6 +283,7 @@ impl Touched {
             orphaned: keys(&touches.orphaned),
             lookups: keys(&touches.lookups),
             everyone: touches.everyone,
+            unkeyed: touches.unkeyed,
         };
         this.marked.sort();
         this.owned.sort();

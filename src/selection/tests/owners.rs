@@ -139,3 +139,21 @@ fn the_filter_never_denies_a_row_that_it_holds() {
     let wrong = (20_000..120_000).filter(|n| filter.may_contain(row(*n))).count();
     assert!(wrong < 3_000, "{wrong} of 100,000 falsely perhaps");
 }
+
+#[test]
+fn a_row_whose_key_is_not_in_the_wal_is_somebodys_and_nobodys_key_is_empty() {
+    let mut feed = Feed::new(&["1"], &[], &[(2, "10")]);
+    // Another index is the replica identity: the old row has not the key that is described.
+    let deleted = feed.whole(|f| f.delete(ADDRESS, &[NULL, NULL, NULL, NULL]));
+    assert_eq!((deleted.unkeyed, deleted.orphaned), (true, vec![]));
+    let moved = feed.whole(|f| f.update_key(DEPARTMENT, &[NULL, NULL, NULL], &["5", "new", ""]));
+    assert_eq!((moved.unkeyed, moved.lookups), (true, vec![(3, "5".into())]));
+    // Or a column of it has another name by now.
+    let renamed =
+        &[("key", 20, true), ("employee_id", 20, false), ("line", TEXT, false), ("junk", TEXT, false)];
+    feed.relation(ADDRESS, ("hr", "address", b'd', renamed));
+    let written = feed.whole(|f| f.update(ADDRESS, &["10", "1", "Road", ""]));
+    assert_eq!((written.ids(), written.unkeyed, written.owned.len()), (vec!["1"], true, 0));
+    let deleted = feed.whole(|f| f.delete(ADDRESS, &["10", NULL, NULL, NULL]));
+    assert_eq!((deleted.unkeyed, deleted.orphaned), (true, vec![]));
+}
