@@ -51,8 +51,15 @@ pub struct Metrics {
 const LATENCY: [f64; 16] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 3600.0, 21_600.0];
 /// Why delivery can be halted: these series exist from the start.
-const HALT_REASONS: [&str; 6] =
-    ["credentials", "forbidden", "platform-suspended", "wrong-platform", "another-writer", "record-query"];
+const HALT_REASONS: [&str; 7] = [
+    "credentials",
+    "forbidden",
+    "platform-suspended",
+    "wrong-platform",
+    "another-writer",
+    "record-query",
+    "platform-doubt",
+];
 const ATTEMPT: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
 impl Metrics {

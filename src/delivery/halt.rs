@@ -11,6 +11,9 @@ pub fn remedy(code: &str) -> &'static str {
         "wrong-platform" => "no such platform at the address: check benefits.platform_id and base_url",
         "another-writer" => "another system writes the same accounts: stop it, then select benefits.resume()",
         "record-query" => "the record query does not work: benefits-sync doctor says why",
+        "platform-doubt" => {
+            "the platform's accounts are compared first; where that fails the log says why, and it is tried again"
+        }
         _ => "see the log",
     }
 }

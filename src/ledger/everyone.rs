@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use super::error::{LedgerError, Trouble};
+use tokio_postgres::Row;
+
+use super::error::LedgerError;
+use super::halves::{Fate, Halves};
 use super::session::Session;
 use super::work::{Read, WorkError, read_of, sqlstate};
 use crate::record::{FieldSet, Fingerprints};
@@ -133,47 +136,55 @@ pub async fn mark(session: &Session, ids: &[String]) -> Result<u64, LedgerError>
     session.execute("mark who differs", include_str!("../../sql/queries/mark_differing.sql"), &[&ids]).await
 }
 
-/// Loads employees with their records, in one snapshot. Where one record makes the query fail, the page is halved until
-/// that employee stands alone.
+/// Loads employees with their records, in one snapshot. Where one record makes the query fail, or take so long twice that
+/// PostgreSQL ends it, the page is halved until that employee stands alone.
 pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Enrolled>, WorkError> {
     let sql = include_str!("../../sql/queries/load_enrolled.sql");
     let mut loaded: Vec<Enrolled> = Vec::with_capacity(ids.len());
-    let mut batches = vec![ids];
-    while let Some(mut ids) = batches.pop() {
-        match session.query("read records", sql, &[&ids]).await {
+    let mut halves = Halves::of(ids.len());
+    while let Some(range) = halves.next() {
+        let batch = ids.get(range.clone()).unwrap_or_default();
+        match session.query("read records", sql, &[&batch]).await {
             Ok(rows) => {
-                for row in &rows {
-                    let employee_id: &str = row.get("employee_id");
-                    match loaded.last_mut().filter(|last| last.employee_id == employee_id) {
-                        Some(last) => last.record = Read::Ambiguous,
-                        None => loaded.push(enrolled(row, read_of(row, employee_id))),
-                    }
-                }
+                collect(&rows, &mut loaded);
+                halves.read();
             }
-            Err(error) => match error.trouble() {
-                Trouble::Passing => return Err(WorkError::Away(error)),
-                Trouble::Site => return Err(WorkError::Query(error)),
-                Trouble::Data if ids.len() > 1 => {
-                    let rest = ids.split_off(ids.len() / 2);
-                    batches.extend([rest, ids]);
-                }
-                Trouble::Data => {
-                    let sql = sql.replace("    r.*\n", "    null::text as no_record\n").replace(
-                        "left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n",
-                        "",
-                    );
-                    let rows = session.query("read an unreadable employee's state", &sql, &[&ids]).await;
-                    let state = sqlstate(&error);
-                    let unreadable = |row| enrolled(row, Read::Unreadable(state.clone()));
-                    loaded.extend(rows.map_err(WorkError::Away)?.iter().map(unreadable));
-                }
+            Err(error) => match halves.failed(range, &error) {
+                Fate::Again => {}
+                Fate::Unreadable => loaded.extend(unreadable(session, batch, &error).await?),
+                Fate::NotOfARecord => return Err(WorkError::of(error)),
             },
         }
     }
     Ok(loaded)
 }
 
-fn enrolled(row: &tokio_postgres::Row, record: Read) -> Enrolled {
+fn collect(rows: &[Row], loaded: &mut Vec<Enrolled>) {
+    for row in rows {
+        let employee_id: &str = row.get("employee_id");
+        match loaded.last_mut().filter(|last| last.employee_id == employee_id) {
+            Some(last) => last.record = Read::Ambiguous,
+            None => loaded.push(enrolled(row, read_of(row, employee_id))),
+        }
+    }
+}
+
+/// The employee's state without the record that cannot be read.
+async fn unreadable(
+    session: &Session,
+    ids: &[String],
+    error: &LedgerError,
+) -> Result<Vec<Enrolled>, WorkError> {
+    let sql = include_str!("../../sql/queries/load_enrolled.sql")
+        .replace("    r.*\n", "    null::text as no_record\n")
+        .replace("left join benefits.read_records($1::text[]) as r on r.employee_id = w.employee_id\n", "");
+    let rows = session.query("read an unreadable employee's state", &sql, &[&ids]).await;
+    let state = sqlstate(error);
+    let of = |row| enrolled(row, Read::Unreadable(state.clone()));
+    Ok(rows.map_err(WorkError::Away)?.iter().map(of).collect())
+}
+
+fn enrolled(row: &Row, record: Read) -> Enrolled {
     Enrolled {
         employee_id: row.get("employee_id"),
         linked: row.get("linked"),

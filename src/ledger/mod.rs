@@ -18,6 +18,7 @@ mod checkpoint;
 pub mod doubt;
 mod error;
 pub mod everyone;
+pub mod halves;
 pub mod in_hand;
 mod marks;
 pub mod outcomes;

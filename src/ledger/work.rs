@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use super::error::{LedgerError, Trouble};
+use super::halves::{Fate, Halves};
 use super::outcomes::StateName;
 use super::session::Session;
 use crate::record::{COLUMNS, Described, FieldSet, Fingerprints, RawRecord};
@@ -201,6 +202,13 @@ pub enum WorkError {
     Away(LedgerError),
 }
 
+impl WorkError {
+    /// Of a statement that failed for another reason than a record.
+    pub(super) fn of(error: LedgerError) -> Self {
+        if error.trouble() == Trouble::Site { Self::Query(error) } else { Self::Away(error) }
+    }
+}
+
 /// A write about to leave.
 #[derive(Debug, Clone)]
 pub struct Intent {
@@ -259,31 +267,21 @@ pub async fn load_to_judge(session: &Session, ids: Vec<String>) -> Result<Vec<Wo
 
 async fn load_in(session: &Session, wanted: &[Wanted], any_state: bool) -> Result<Vec<Work>, WorkError> {
     let mut loaded = Vec::with_capacity(wanted.len());
-    let mut batches = vec![wanted];
-    let mut cancelled_before = false;
-    while let Some(wanted) = batches.pop() {
+    let mut halves = Halves::of(wanted.len());
+    while let Some(range) = halves.next() {
+        let batch = wanted.get(range.clone()).unwrap_or_default();
         let sql = include_str!("../../sql/queries/load_work.sql");
-        let error = match query_work(session, "read records", sql, wanted, any_state).await {
+        match query_work(session, "read records", sql, batch, any_state).await {
             Ok(rows) => {
                 collect(&rows, &mut loaded)?;
-                cancelled_before = false;
-                continue;
+                halves.read();
             }
-            Err(error) => error,
-        };
-        let cancelled = error.was_cancelled();
-        match error.trouble() {
-            _ if cancelled && !cancelled_before => batches.push(wanted),
-            Trouble::Passing if !cancelled => return Err(WorkError::Away(error)),
-            Trouble::Site => return Err(WorkError::Query(error)),
-            Trouble::Data | Trouble::Passing if wanted.len() > 1 => {
-                batches.extend(<[_; 2]>::from(wanted.split_at(wanted.len() / 2)));
-            }
-            Trouble::Data | Trouble::Passing => {
-                loaded.extend(unreadable(session, wanted, any_state, &error).await?);
-            }
+            Err(error) => match halves.failed(range, &error) {
+                Fate::Again => {}
+                Fate::Unreadable => loaded.extend(unreadable(session, batch, any_state, &error).await?),
+                Fate::NotOfARecord => return Err(WorkError::of(error)),
+            },
         }
-        cancelled_before = cancelled;
     }
     Ok(loaded)
 }

@@ -278,6 +278,11 @@ for_each_major! {
         }
         assert_eq!(site.status("7").await, ("failed".to_owned(), Some("unreadable".to_owned())));
         assert!(site.why("7").await.contains("takes so long"), "{}", site.why("7").await);
+        // Nor do comparisons stop at it, before which nothing leaves in the gravest doubt.
+        let doubt = "update benefits.site set doubt = 'platform', doubt_count = doubt_count + 1";
+        site.hr.batch_execute(doubt).await.unwrap();
+        site.hr.batch_execute("update hr.employee set surname = 'Compared' where id = 1").await.unwrap();
+        eventually("1 is delivered", async || site.held("1", "surname").as_deref() == Some("Compared")).await;
         site.hr.batch_execute("update hr.employee set notes = null where id = 7").await.unwrap();
         site.settled().await;
         assert_eq!(site.held("7", "surname").as_deref(), Some("Well"));

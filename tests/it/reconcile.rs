@@ -295,6 +295,35 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn a_halt_that_ends_in_doubt_leaves_delivery_waiting_and_the_doubts_end_is_told(major: u32) {
+        let mut site = Site::new(major).await;
+        ASKS_SOON.clone_into(&mut site.more);
+        start(&mut site).await;
+        site.sync(&["1"]).await;
+        site.sandbox.set_suspended(true);
+        site.hr.execute("update hr.employee set surname = 'Lovelace' where id = 1", &[]).await.unwrap();
+        eventually("it is halted", async || site.get("/readyz").await.1.contains("platform-suspended")).await;
+        unlisted(&site);
+        let doubt = "update benefits.site set doubt = 'platform', doubt_count = doubt_count + 1";
+        site.hr.batch_execute(doubt).await.unwrap();
+        site.sandbox.set_suspended(false);
+        eventually("the halt is over, and it waits", async || {
+            let (status, text) = site.get("/readyz").await;
+            assert_eq!(status, 503);
+            text.contains("platform-doubt")
+        })
+        .await;
+        let gauge = "benefits_sync_delivery_halted{reason=\"platform-doubt\"}";
+        assert!(site.get("/metrics").await.1.contains(&format!("{gauge} 1")));
+        site.sandbox.disarm_all();
+        calm(&site).await;
+        site.until_ready().await;
+        assert!(site.get("/metrics").await.1.contains(&format!("{gauge} 0")));
+        site.settled().await;
+        assert_eq!(site.held("1", "surname").as_deref(), Some("Lovelace"));
+        site.stop().await;
+    }
+
     async fn nothing_is_sent_on_another_timeline_before_the_platform_was_compared(major: u32) {
         let (cluster, mut site) = Site::apart(options(major), major).await;
         ASKS_SOON.clone_into(&mut site.more);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{ANOTHER_WRITER, DeliveryError, Dispatcher, Event, LISTS_MAX_AGE};
+use super::{ANOTHER_WRITER, DeliveryError, Dispatcher, Event, LISTS_MAX_AGE, PLATFORM_DOUBT};
 use crate::delivery::halt;
 use crate::delivery::outcome::{Class, Failure, HaltReason};
 use crate::delivery::site_rules::{self, Lists};
@@ -23,9 +23,7 @@ impl Dispatcher<'_> {
                 tracing::info!("the comparison with the platform has ended; delivery goes on");
             }
             if self.context.gate.halted().is_none() {
-                let code = doubted.then_some("platform-doubt");
-                self.outfit.metrics.halted(code);
-                self.outfit.halted.send_replace(code.map(str::to_owned));
+                self.say_halted(doubted.then_some(PLATFORM_DOUBT));
             }
         }
         Ok(site)
@@ -97,8 +95,7 @@ impl Dispatcher<'_> {
             let remedy = halt::remedy(code);
             tracing::error!(code, remedy, "delivery is halted for the site; changes are still collected");
             self.context.gate.halt(code);
-            self.outfit.metrics.halted(Some(code));
-            self.outfit.halted.send_replace(Some(code.to_owned()));
+            self.say_halted(Some(code));
             self.unshown = Some(Some(code.to_owned()));
         }
     }
@@ -106,10 +103,15 @@ impl Dispatcher<'_> {
     pub(super) fn resume(&mut self) {
         tracing::info!("delivery goes on");
         self.context.gate.resume();
-        self.outfit.metrics.halted(None);
-        self.outfit.halted.send_replace(None);
+        self.say_halted(self.doubted.then_some(PLATFORM_DOUBT));
         self.unshown = Some(None);
         self.lanes.more_in_ledger();
+    }
+
+    /// For the gauge and `/readyz`.
+    fn say_halted(&self, code: Option<&str>) {
+        self.outfit.metrics.halted(code);
+        self.outfit.halted.send_replace(code.map(str::to_owned));
     }
 }
 

@@ -56,6 +56,8 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 const ANOTHER_WRITER: &str = "another-writer";
 /// The halt of a record query that does not work.
 const RECORD_QUERY: &str = "record-query";
+/// What is told where delivery waits for the comparison with the platform.
+const PLATFORM_DOUBT: &str = "platform-doubt";
 /// How old the platform's picklists and packages may get while they block somebody.
 const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_mins(1);
 /// How old the platform's picklists and packages may get.
