@@ -106,7 +106,7 @@ pub enum SetupError {
         lacking: Vec<Lacking>,
     },
     /// A step failed.
-    #[error("{step}: {source}")]
+    #[error("{step}: {}", .source.with_raised())]
     Step {
         /// Which.
         step: String,

@@ -1,5 +1,5 @@
 -- A starter flag that is described later makes nobody a starter; a row's key has one text, in whatever zone it is read; who is
--- forgotten while something is recorded of them is forgotten whole.
+-- forgotten while something is recorded of them is forgotten whole; a partition that is emptied or exchanged is noticed.
 
 create or replace function benefits.describe_source(
     source regclass,
@@ -136,5 +136,14 @@ begin
     update benefits.employee as k set starter_baseline = true where k.employee_id = forget.employee_id;
 end
 $$;
+
+create table benefits.partition (
+    table_oid oid not null,
+    storage oid not null,
+    constraint partition_pk primary key (table_oid)
+);
+comment on table benefits.partition is
+'Partitions of described tables as last seen: what is done to a whole one is not in the WAL that is published.';
+grant select, insert, update, delete on benefits.partition to benefits_service;
 
 select benefits.generate_owned_rows() where exists (select from benefits.source);

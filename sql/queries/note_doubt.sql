@@ -6,4 +6,4 @@ set
         when coalesce(array_position(g.grades, doubt), 0) > coalesce(array_position(g.grades, $1::text), 1) then doubt
         else $1::text
     end
-from (select array['roster', 'lookup', 'owners', 'first-start', 'publication', 'slot', 'platform'] as grades) as g
+from (select array['partitions', 'roster', 'lookup', 'owners', 'first-start', 'publication', 'slot', 'platform'] as grades) as g

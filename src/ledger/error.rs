@@ -1,6 +1,6 @@
 //! What goes wrong with the ledger, and the one question that matters: try again, or tell somebody.
 
-use tokio_postgres::error::{Error, SqlState};
+use tokio_postgres::error::{DbError, Error, SqlState};
 
 /// What a ledger error calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,18 @@ impl LedgerError {
         }
     }
 
+    /// With the message and hint of what our own SQL raises, which quote nobody's values: for statements that call nothing of
+    /// HR's.
+    pub(crate) fn with_raised(&self) -> String {
+        match self {
+            Self::Statement { what, source } if is_raised(source) => {
+                let raised = source.as_db_error().map(with_hint).unwrap_or_default();
+                format!("{what}: {raised}")
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether the statement ran for too long, or somebody ended it.
     pub(crate) fn was_cancelled(&self) -> bool {
         matches!(self, Self::Statement { source, .. } if source.code() == Some(&SqlState::QUERY_CANCELED))
@@ -68,7 +80,7 @@ fn trouble(error: &Error) -> Trouble {
     let Some(state) = error.code() else { return Trouble::Passing };
     // A function of HR's under the record query raises what it likes, in whatever class it likes: it is about the record, and
     // nobody else's would be read if it counted as PostgreSQL's own trouble.
-    if error.as_db_error().and_then(|db| db.routine()) == Some("exec_stmt_raise") {
+    if is_raised(error) {
         return Trouble::Data;
     }
     match state.code().get(..2) {
@@ -79,6 +91,10 @@ fn trouble(error: &Error) -> Trouble {
         _ if *state == SqlState::INSUFFICIENT_PRIVILEGE => Trouble::Site,
         _ => Trouble::Data,
     }
+}
+
+fn is_raised(error: &Error) -> bool {
+    error.as_db_error().and_then(|db| db.routine()) == Some("exec_stmt_raise")
 }
 
 /// A database error without personal values: PostgreSQL quotes the offending value in the messages of data errors.
@@ -93,10 +109,15 @@ pub(super) fn describe(error: &Error) -> String {
     let state = db.code().code();
     match trouble(error) {
         Trouble::Data => format!("SQLSTATE {state} (the message is not shown: it may quote a value)"),
-        Trouble::Passing | Trouble::Site => match db.hint() {
-            Some(hint) => format!("SQLSTATE {state}: {} ({hint})", db.message()),
-            None => format!("SQLSTATE {state}: {}", db.message()),
-        },
+        Trouble::Passing | Trouble::Site => with_hint(db),
+    }
+}
+
+fn with_hint(db: &DbError) -> String {
+    let (state, message) = (db.code().code(), db.message());
+    match db.hint() {
+        Some(hint) => format!("SQLSTATE {state}: {message} ({hint})"),
+        None => format!("SQLSTATE {state}: {message}"),
     }
 }
 

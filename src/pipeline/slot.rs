@@ -27,6 +27,8 @@ const NOTE_BYTES: u64 = 16 << 20;
 const AHEAD_MAX: u64 = 4 * NOTE_BYTES;
 /// Between two looks at the publication.
 const PUBLICATION_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at the partitions of HR's tables.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(10);
 /// After so long without one, a replacement counts as the first.
 const REPLACED_LONG_AGO: Duration = Duration::from_hours(1);
 
@@ -86,6 +88,19 @@ async fn publication(session: &Session, name: &str) -> Result<Option<Vec<String>
     let sql = include_str!("../../sql/queries/observe_publication.sql");
     let rows = session.query("look at the publication", sql, &[&name]).await?;
     Ok(rows.first().map(|row| row.get(0)))
+}
+
+/// Notes a doubt where a whole partition was emptied or exchanged.
+async fn look_at_partitions(session: &Session) -> Result<(), LedgerError> {
+    let sql = include_str!("../../sql/queries/observe_partitions.sql");
+    let rows = session.query("look at the partitions", sql, &[]).await?;
+    if let Some(changed) = rows.first().map(|row| row.get::<_, i64>(0)) {
+        tracing::info!(
+            changed,
+            "partitions of HR's tables were emptied, attached or detached; everyone is compared"
+        );
+    }
+    Ok(())
 }
 
 /// Whether something that was published is not any more, or was not for a while.
@@ -173,6 +188,7 @@ pub(super) async fn take(
     let published = publication(session, &config.database.publication).await?;
     let published = published.ok_or_else(|| ReadError::NoPublication(config.database.publication.clone()))?;
     witness.testify(session).await?;
+    look_at_partitions(session).await?;
     let held = Checkpoint::load(session).await?;
     let seen = look(session, name).await?;
     if let Some(pid) = seen.as_ref().and_then(|seen| seen.active_pid) {
@@ -263,6 +279,7 @@ pub(super) struct SlotWatch {
     publication: String,
     parts: Vec<String>,
     looked: Instant,
+    looked_at_partitions: Instant,
     confirmed: watch::Receiver<Lsn>,
     noted: Lsn,
     counted: bool,
@@ -287,6 +304,7 @@ impl SlotWatch {
             publication: config.database.publication.clone(),
             parts: held.as_ref().map(|held| held.publication.clone()).unwrap_or_default(),
             looked: Instant::now(),
+            looked_at_partitions: Instant::now(),
             confirmed,
             noted: held.as_ref().map_or(Lsn::ZERO, |held| held.lsn),
             counted: held.and_then(|held| held.slot_txns).is_some_and(|count| count > 0),
@@ -318,6 +336,10 @@ impl SlotWatch {
                 self.noted = confirmed;
                 self.counted = counted;
             }
+        }
+        if self.looked_at_partitions.elapsed() > PARTITIONS_EVERY {
+            self.looked_at_partitions = Instant::now();
+            look_at_partitions(session).await?;
         }
         if self.looked.elapsed() > PUBLICATION_EVERY {
             self.looked = Instant::now();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::for_each_major;
 use crate::support::database::connect;
 use crate::support::logins::Logins;
-use crate::support::site::eventually;
+use crate::support::site::{Site, eventually};
 
 /// What `pg_dump` says of the schema; without the random key that guards its restore.
 fn dump(cluster: &Cluster) -> String {
@@ -180,6 +180,15 @@ for_each_major! {
         assert_eq!(count(&logins, sql).await, 1);
         let report = doctor::run(&logins.config()).await.unwrap();
         assert!(!report.findings().contains(&"privileges.reader"), "{report:#?}");
+    }
+
+    async fn a_teardown_beside_a_running_service_says_what_keeps_it(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        let refused = setup::remove(&Target::parse(&site.database.url).unwrap(), &site.config()).await;
+        let text = refused.expect_err("the slot is read").to_string();
+        assert!(text.contains("is in use by process") && text.contains("Stop benefits-sync first."), "{text}");
+        site.stop().await;
     }
 
     async fn two_logins_without_power_run_the_pipeline_on_tables_of_another_role_and_teardown_leaves_no_trace(major: u32) {
