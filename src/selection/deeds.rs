@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use super::description::SourceId;
-use super::hash::{KeyHash, KeySet};
+use super::hash::{KeyHash, KeyMap};
 use super::touches::Touches;
 
 /// Rows that changed hands and people who came or went in one streamed transaction, beyond which all are read again.
@@ -35,7 +35,8 @@ pub(super) enum Deed {
 #[derive(Debug, Default)]
 pub(super) struct Deeds {
     log: Vec<(u32, Deed)>,
-    flagged: KeySet,
+    /// The last flag of each employee, and whose it was: many rows that say the same again are one deed.
+    flagged: KeyMap<(u32, bool)>,
     rolled_back: HashSet<u32>,
     /// Too many to keep.
     overflowed: bool,
@@ -47,8 +48,10 @@ impl Deeds {
         match &deed {
             // As many as there are people.
             Deed::Requested { .. } => {}
-            Deed::Flag { employee, .. } => {
-                self.flagged.insert(*employee);
+            Deed::Flag { employee, up, .. } => {
+                if self.flagged.insert(*employee, (xid, *up)) == Some((xid, *up)) {
+                    return;
+                }
             }
             _ if self.log.len() >= DEEDS_MAX => {
                 self.overflowed = true;
@@ -61,7 +64,7 @@ impl Deeds {
 
     /// Whether the transaction has shown a starter flag of this employee.
     pub(super) fn has_flag_of(&self, employee: KeyHash) -> bool {
-        self.flagged.contains(&employee)
+        self.flagged.contains_key(&employee)
     }
 
     /// The subtransaction rolled back. Nothing more comes from it.
@@ -82,5 +85,30 @@ impl Deeds {
                 touches.perform(deed);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selection::KeyHasher;
+
+    #[test]
+    fn a_flag_that_says_the_same_again_is_one_deed_and_the_last_that_stands_is_done() {
+        let employee = KeyHasher::with_key([7; 16]).employee(b"1");
+        let flag = |up| Deed::Flag { employee, id: "1".into(), up };
+        let mut deeds = Deeds::default();
+        for _ in 0..1_000 {
+            deeds.note(50, flag(true));
+        }
+        assert_eq!(deeds.log.len(), 1);
+        // A subtransaction that rolls back, and the same again after it.
+        deeds.note(51, flag(false));
+        deeds.note(50, flag(false));
+        deeds.note(52, flag(true));
+        deeds.roll_back(52);
+        let mut touches = Touches::default();
+        deeds.perform(&mut touches);
+        assert_eq!(touches.take_flags().remove(&employee).map(|(_, up)| up), Some(false));
     }
 }
