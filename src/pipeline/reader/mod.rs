@@ -43,6 +43,8 @@ const READ_LATE: Duration = Duration::from_millis(1);
 const STEPS_MAX: usize = 32;
 /// Between two looks at doubts, the slot and the publication.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long ending the session before may take: its server may be the one that has gone.
+const CANCEL_MAX: Duration = Duration::from_secs(2);
 /// How long the end of the stream may take at a graceful stop.
 const CLOSE_MAX: Duration = Duration::from_secs(5);
 
@@ -109,10 +111,12 @@ async fn read(
         return Err(ReadError::NotDescribed);
     }
     let mut connection = Connection::connect(&setting.targets.replication).await?;
-    if let Some(before) = before.as_ref()
-        && let Err(error) = before.cancel().await
-    {
-        tracing::debug!(%error, "the session before could not be ended");
+    if let Some(before) = before.as_ref() {
+        match tokio::time::timeout(CANCEL_MAX, before.cancel()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the session before could not be ended"),
+            Err(_) => tracing::debug!("the session before could not be ended in time"),
+        }
     }
     let taken = slot::take(setting, &session, &mut connection, replacing).await?;
     let hasher = KeyHasher::with_key(rand::random());
@@ -168,7 +172,11 @@ async fn read(
         ended = reader.run(setting) => ended,
         done = &mut marking => return Err(match done.map_err(ReadError::Marker)? {
             // It ends by itself for one reason only while the reader is there.
-            Ok(Ended::DescriptionChanged | Ended::WithReader) => ReadError::DescriptionChanged,
+            Ok(Ended::DescriptionChanged | Ended::WithReader) => {
+                // What it came to is confirmed, or the description would be met again, and everyone marked again.
+                drop(reader.stream.close(CLOSE_MAX).await);
+                ReadError::DescriptionChanged
+            }
             Err(error) => error.into(),
         }),
     };
