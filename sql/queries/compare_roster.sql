@@ -25,7 +25,7 @@ lowered as (
     update benefits.employee as k
     set starter_baseline = false
     from page as g
-    where k.employee_id = g.employee_id and k.starter_baseline and not g.starter and not $3::boolean
+    where k.employee_id = g.employee_id and k.starter_baseline and not g.starter and k.gone_at is null and not $3::boolean
 ),
 asked as (
     insert into benefits.request (employee_id, kind, requested_by)
