@@ -5,11 +5,13 @@
 //! checks everything that can be checked without a network, so that the rest of the program never meets a bad setting.
 //! Defaults are in the field docs and in the README's table; a test keeps the two the same.
 
+mod address;
 mod defaults;
 mod duration;
 mod environment;
 mod faults;
 mod malformed;
+mod origin;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,7 +20,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use malformed::{malformed, plain};
+pub use origin::Origin;
 
 /// Why a configuration cannot be used. Always exit code 2.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,7 @@ pub enum ConfigError {
     /// The file is not TOML, has an unknown key, or a value of the wrong kind.
     #[error("{origin}: {reason}")]
     Malformed {
-        /// The file, or "environment variable NAME".
+        /// The file, or the environment variable.
         origin: String,
         /// What is wrong, with the key and the place where known.
         reason: String,
@@ -42,7 +44,7 @@ pub enum ConfigError {
     /// A value that cannot work.
     #[error("{origin}: {key}: {reason}")]
     Invalid {
-        /// The file that was read.
+        /// The file, or the environment variable.
         origin: String,
         /// `section.key`.
         key: &'static str,
@@ -77,6 +79,9 @@ pub struct Config {
     /// `[log]`: what is written to standard error.
     #[serde(default)]
     pub log: Log,
+    /// Where all of it was read.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 /// `[database]`.
@@ -275,6 +280,7 @@ pub struct Reconcile {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     /// Where `/metrics`, `/livez` and `/readyz` are served. Default 127.0.0.1:9287.
+    #[serde(deserialize_with = "address::deserialize")]
     pub listen: SocketAddr,
 }
 
@@ -304,29 +310,23 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), reason: error.to_string() })?;
-        Self::parse(&text, &path.display().to_string(), std::env::vars())
+        Self::parse(&text, &path.display().to_string(), environment::variables()?)
     }
 
-    /// As [`Config::load`], from text and given variables. `origin` names the text in errors.
+    /// As [`Config::load`], from text and given variables. `file` names the text in errors.
     pub fn parse(
         text: &str,
-        origin: &str,
+        file: &str,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut table: toml::Table = toml::from_str(text).map_err(|error| malformed(origin, text, &error))?;
-        // The file alone is checked first, so that its mistakes are reported with a line; but a key that only the
-        // environment gives (a URL, say) may be missing from it.
-        let overlaid = environment::overlay(&mut table, variables)?;
-        let config: Self = if overlaid {
-            table.try_into().map_err(|error: toml::de::Error| ConfigError::Malformed {
-                origin: format!("{origin} with the environment"),
-                // A table has no lines that could be shown; its errors name the key below the message.
-                reason: error.to_string().lines().map(plain).collect::<Vec<_>>().join(" "),
-            })?
-        } else {
-            toml::from_str(text).map_err(|error| malformed(origin, text, &error))?
-        };
-        config.validate(origin)?;
+        let mut table: toml::Table =
+            toml::from_str(text).map_err(|error| malformed::syntax(file, text, &error))?;
+        let origin =
+            Origin { file: file.to_owned(), variables: environment::overlay(&mut table, variables)? };
+        let read = table.clone().try_into();
+        let mut config: Self = read.map_err(|error| malformed::settings(&origin, text, &table, &error))?;
+        config.origin = origin;
+        config.validate()?;
         Ok(config)
     }
 

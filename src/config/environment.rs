@@ -1,30 +1,47 @@
 //! Environment variables laid over the file: `BENEFITS_SYNC_SECTION__KEY`, sub-tables by further `__`.
 
+use std::collections::BTreeMap;
+
 use super::ConfigError;
 
 const PREFIX: &str = "BENEFITS_SYNC_";
 
-/// Lays the variables over `table`; whether there was any. Values are read as TOML numbers and booleans where the
-/// file's key is one, else as text.
+/// Our variables of the process. Others need not be text, and are none of our business.
+pub(super) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
+    std::env::vars_os()
+        .filter(|(name, _)| is_ours(&name.to_string_lossy()))
+        .map(|(name, value)| {
+            let fault = ConfigError::Malformed {
+                origin: format!("environment variable {}", name.to_string_lossy()),
+                reason: "is not UTF-8".to_owned(),
+            };
+            name.into_string().ok().zip(value.into_string().ok()).ok_or(fault)
+        })
+        .collect()
+}
+
+/// Names without a section are not configuration (BENEFITS_SYNC_LOG_DIR of somebody's script).
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|key| key.contains("__"))
+}
+
+/// Lays the variables over `table`; their names by the keys that they give. Values are read as TOML numbers and booleans
+/// where the file's key is one, else as text.
 pub(super) fn overlay(
     table: &mut toml::Table,
     variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<bool, ConfigError> {
-    let mut any = false;
+) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut given = BTreeMap::new();
     for (name, value) in variables {
-        let Some(key) = name.strip_prefix(PREFIX) else { continue };
-        // Names without a section are not configuration (BENEFITS_SYNC_LOG_DIR of somebody's script).
-        if !key.contains("__") {
-            continue;
-        }
+        let Some(key) = name.strip_prefix(PREFIX).filter(|_| is_ours(&name)) else { continue };
         let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
         set(table, &path, typed(&path, &value)).ok_or_else(|| ConfigError::Malformed {
             origin: format!("environment variable {name}"),
             reason: "does not name a section and a key".to_owned(),
         })?;
-        any = true;
+        given.insert(path.join("."), name);
     }
-    Ok(any)
+    Ok(given)
 }
 
 fn set(table: &mut toml::Table, path: &[String], value: toml::Value) -> Option<()> {

@@ -11,7 +11,7 @@ const NO_ADDRESS: &str = "is not an http:// or https:// address";
 
 impl Config {
     /// The first setting that cannot work.
-    pub(super) fn validate(&self, origin: &str) -> Result<(), ConfigError> {
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
         let faults = [
             ("database.url", url_fault(self.database.url.expose_secret())),
             (
@@ -45,7 +45,7 @@ impl Config {
         ];
         match faults.into_iter().find_map(|(key, fault)| fault.map(|reason| (key, reason))) {
             None => Ok(()),
-            Some((key, reason)) => Err(ConfigError::Invalid { origin: origin.to_owned(), key, reason }),
+            Some((key, reason)) => Err(ConfigError::Invalid { origin: self.origin.of(key), key, reason }),
         }
     }
 

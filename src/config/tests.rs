@@ -168,3 +168,55 @@ fn a_database_url_that_cannot_be_one_is_refused_with_its_file_and_not_quoted() {
         assert!(text.contains("test.toml: database.url: ") && !text.contains("hunter2"), "{url}: {text}");
     }
 }
+
+#[test]
+fn a_key_that_is_missing_or_in_the_wrong_place_is_named_by_its_own_section() {
+    let without = |line: &str| {
+        assert!(LEAST.contains(line), "{line}");
+        LEAST.replace(line, "")
+    };
+    let with = |more: &str| format!("{LEAST}{more}\n");
+    for (text, place) in [
+        (without("email_source = \"work\"\n"), "(line 4, benefits.email_source)"),
+        (without("url = \"postgresql://hr@db/hr\"\n"), "(line 2, database.url)"),
+        (
+            "[database]\nurl = \"postgresql://hr@db/hr\"\n".to_owned(),
+            "test.toml: missing field `benefits` (benefits)",
+        ),
+        (with("[benefits.oauth]\nclient_id = \"c\""), "(line 9, benefits.oauth.token_url)"),
+        (with("[benefits.guard]\nfraction = 0.5"), "(line 9, benefits.guard)"),
+        (
+            with("[[ledger]]\nhistory_months = 3"),
+            "expected one section, as [ledger], and not a list (line 9, ledger)",
+        ),
+        (format!("ledger = 3\n{LEAST}"), "expected a section (line 1, ledger)"),
+        (with("[http]\nlisten = "), "(line 10, http.listen)"),
+        (with("[[ledger]"), "(line 9, ledger)"),
+    ] {
+        let said = complaint(&text);
+        assert!(said.ends_with(place), "{place}: {said}");
+    }
+}
+
+#[test]
+fn what_the_environment_gives_is_not_blamed_on_the_file() {
+    for (name, value, place) in [
+        ("BENEFITS_SYNC_DATABASE__SLOT", "Bad-Slot", "database.slot: must be"),
+        ("BENEFITS_SYNC_DELIVERY__CONCURRENCY", "many", "expected a whole number (delivery.concurrency)"),
+        ("BENEFITS_SYNC_DELIVERY__CONCURENCY", "7", "unknown field `concurency`"),
+    ] {
+        let said = Config::parse(LEAST, "test.toml", [(name.to_owned(), value.to_owned())]);
+        let said = said.unwrap_err().to_string();
+        assert!(said.starts_with(&format!("environment variable {name}: {place}")), "{said}");
+    }
+    let variable = ("BENEFITS_SYNC_DATABASE__SLOT".to_owned(), "good".to_owned());
+    let text = LEAST.replace("token_file = \"/run/token\"", "token_file = 424242");
+    let said = Config::parse(&text, "test.toml", [variable]).unwrap_err().to_string();
+    assert_eq!(said, "test.toml: expected text in quotes (line 7, benefits.token_file)");
+}
+
+#[test]
+fn an_address_to_listen_on_is_an_ip_address_and_a_port() {
+    let said = complaint(&format!("{LEAST}[http]\nlisten = \"localhost:9287\"\n"));
+    assert!(said.contains("an IP address and a port") && said.ends_with("(line 10, http.listen)"), "{said}");
+}
