@@ -75,7 +75,7 @@ pub struct Args {
     /// PostgreSQL's port on 127.0.0.1. Default: any free one.
     #[arg(long)]
     pub port: Option<u16>,
-    /// Write the configuration that it runs with to this file, for status, doctor and preview; removed at the end.
+    /// Write the configuration that it runs with to this new file, for status, doctor and preview; removed at the end.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

@@ -3,7 +3,9 @@
 //! The pipeline is the real one, in this process, under the two logins that a site would give it. What is shown comes from
 //! the ledger's history; what is found at the end does not: see [`super::verdict`].
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -47,6 +49,7 @@ type Out = Terminal<std::io::Stdout>;
 /// Runs the demo. `stop` ends it early, with its summary. True: HR and Benefits are in step.
 pub async fn run(args: &Args, stop: CancellationToken, bar: Bar) -> anyhow::Result<bool> {
     let mut out = Terminal::stdout(bar);
+    let mut file = args.config.as_deref().map(Made::new).transpose()?;
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let today = if args.stay {
         PEOPLE_ON
@@ -60,14 +63,14 @@ pub async fn run(args: &Args, stop: CancellationToken, bar: Bar) -> anyhow::Resu
     let ids = to_sync(&hr).await?;
     let sandbox = platform(&hr, &ids, seed).await?;
     out.step(&format!("A Benefits platform listens at {}", sandbox.base_url()))?;
-    let (config, written) = config(&stage, &sandbox, args)?;
+    let config = config(&stage, &sandbox, args.stay, file.as_mut())?;
     setup::apply(&Target::parse(&stage.url)?, &config).await?;
     hr.batch_execute(DESCRIPTION).await.context("cannot describe the HR schema")?;
     out.step(&format!("benefits-sync is set up and runs; metrics at http://{}/metrics", config.http.listen))?;
     let mut show = Show { running: Running::start(config), hr, sandbox, out, stop };
     show.ready().await?;
     if args.stay {
-        show.stay(&stage, written.as_ref()).await?;
+        show.stay(&stage, args.config.as_deref()).await?;
         show.running.stop().await?;
         return Ok(true);
     }
@@ -105,25 +108,56 @@ async fn platform(hr: &Client, ids: &[String], seed: u64) -> anyhow::Result<Runn
     sandbox.start_here().await.context("the simulated platform cannot listen")
 }
 
-/// A file that goes when this does.
-struct Written(PathBuf);
+/// The file of `--config` cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("--config {path}: {reason}")]
+pub struct ConfigFileError {
+    path: String,
+    reason: String,
+}
 
-impl Drop for Written {
+/// A file that was not there before, and goes when this does.
+struct Made {
+    path: PathBuf,
+    file: File,
+}
+
+impl Made {
+    fn new(path: &Path) -> Result<Self, ConfigFileError> {
+        let file = File::create_new(path).map_err(|error| ConfigFileError {
+            path: path.display().to_string(),
+            reason: match error.kind() {
+                ErrorKind::AlreadyExists => {
+                    "there is such a file, and the demo's is removed at its end: name another".to_owned()
+                }
+                _ => error.to_string(),
+            },
+        })?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+}
+
+impl Drop for Made {
     fn drop(&mut self) {
         // Somebody who has removed it already is as well.
-        drop(std::fs::remove_file(&self.0));
+        drop(std::fs::remove_file(&self.path));
     }
 }
 
 /// As a site would have it, under the two logins that `setup` makes. The demo's own edits may end anybody's employment;
 /// a person's are guarded as they would be at a site.
-fn config(stage: &Stage, sandbox: &RunningSandbox, args: &Args) -> anyhow::Result<(Config, Option<Written>)> {
+fn config(
+    stage: &Stage,
+    sandbox: &RunningSandbox,
+    stay: bool,
+    file: Option<&mut Made>,
+) -> anyhow::Result<Config> {
     // The cluster's directory goes when the cluster does.
     let directory = stage.cluster.directory();
     let token = directory.join("token");
     std::fs::write(&token, SandboxOptions::default().token).context("cannot write the token")?;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?;
-    let guard = if args.stay { "" } else { "[guard]\nfraction = 1.0\nminimum = 1000000\n" };
+    let guard = if stay { "" } else { "[guard]\nfraction = 1.0\nminimum = 1000000\n" };
     let text = format!(
         "[database]\nurl = \"{service}\"\nreplication_url = \"{reader}\"\n\
          [ledger]\nfingerprint_key_file = '{key}'\n\
@@ -136,15 +170,10 @@ fn config(stage: &Stage, sandbox: &RunningSandbox, args: &Args) -> anyhow::Resul
         base_url = sandbox.base_url(),
         token = token.display(),
     );
-    let config = Config::parse(&text, "the demo's configuration", [])?;
-    let written = match &args.config {
-        None => None,
-        Some(path) => {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-            Some(Written(path.clone()))
-        }
-    };
-    Ok((config, written))
+    if let Some(Made { path, file }) = file {
+        file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(Config::parse(&text, "the demo's configuration", [])?)
 }
 
 /// The pipeline, in this process.
@@ -208,12 +237,12 @@ impl Show {
     }
 
     /// Leaves everything to a person in psql, until stopped.
-    async fn stay(&mut self, stage: &Stage, config: Option<&Written>) -> anyhow::Result<()> {
+    async fn stay(&mut self, stage: &Stage, config: Option<&Path>) -> anyhow::Result<()> {
         self.out.step("Yours until Ctrl-C: nobody is synced yet. In another terminal:")?;
         self.out.line(&format!("psql {}", stage.url))?;
         let fetched = stage.cluster.binaries();
         self.out.line(&format!("(without one of your own: {})", fetched.path("psql").display()))?;
-        if let Some(Written(path)) = config {
+        if let Some(path) = config {
             self.out.line(&format!("benefits-sync status --config {}", path.display()))?;
         }
         let mut look = tokio::time::interval(LOOK_EVERY);

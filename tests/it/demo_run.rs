@@ -78,6 +78,18 @@ fn a_demo_that_is_interrupted_shows_its_summary_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_demo_leaves_a_configuration_that_is_there_already_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("benefits-sync.toml");
+    std::fs::write(&path, "an operator's").unwrap();
+    let output = demo(&["--employees", "1", "--for", "1s", "--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("--config") && text.contains(path.to_str().unwrap()), "{text}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "an operator's");
+}
+
+#[test]
 fn a_demo_without_postgresql_says_how_to_get_it() {
     let output = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
         .arg("demo")
