@@ -2,7 +2,7 @@
 //!
 //! | sent | when |
 //! |---|---|
-//! | `READY=1` | the configuration is good, PostgreSQL has been reached once, metrics and health are served |
+//! | `READY=1` | the configuration is good, metrics and health are served, PostgreSQL has been reached once |
 //! | `STATUS=` | whenever what `/readyz` answers has changed |
 //! | `WATCHDOG=1` | three times in `WatchdogSec`, for as long as every task turns over (`pipeline::pulse`) |
 //! | `STOPPING=1` | at SIGTERM |
@@ -90,6 +90,11 @@ impl Systemd {
                 told = now;
             }
         }
+        self.stopping();
+    }
+
+    /// Sends that an orderly stop has begun.
+    pub fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=stopping: what is under way ends first");
     }
 }

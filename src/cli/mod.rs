@@ -2,6 +2,7 @@
 //!
 //! 0 well · 1 failed · 2 bad usage or configuration · 3 not ready (the database is not set up).
 
+mod exit;
 mod surroundings;
 
 use std::io::IsTerminal as _;
@@ -16,17 +17,12 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::exit::{Exit, FAILED, NOT_READY, USAGE};
 use self::surroundings::{admin_url_of_environment, colour_on_stderr, log_to_stderr, say, stop_on_signal};
 use crate::config::{Config, Log};
 use crate::paint::Paint;
-use crate::pipeline::{CheckError, RunError, StartError};
 use crate::postgres::Target;
-use crate::reconcile::ReconcileError;
 use crate::{demo, doctor, pipeline, preview, reconcile, sandbox, setup, status};
-
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const NOT_READY: u8 = 3;
 
 /// Between two looks of `status --watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -93,7 +89,7 @@ struct ConfigArgs {
 struct AdminArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// A DBA's login [default: the PG* environment variables].
+    /// A DBA's login, to the database of database.url [default: the PG* environment variables].
     #[arg(long, value_name = "URL", env = "BENEFITS_SYNC_ADMIN_URL", hide_env_values = true)]
     admin_url: Option<String>,
 }
@@ -123,7 +119,7 @@ struct StatusArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Look again every two seconds until interrupted; with --json a line each time.
+    /// Look again every two seconds until interrupted, while PostgreSQL is away, too; with --json a line each time.
     #[arg(long)]
     watch: bool,
 }
@@ -140,24 +136,6 @@ struct PreviewArgs {
     json: bool,
 }
 
-/// A failure with its exit code.
-struct Exit {
-    code: u8,
-    error: anyhow::Error,
-}
-
-impl Exit {
-    fn new(code: u8, error: impl Into<anyhow::Error>) -> Self {
-        Self { code, error: error.into() }
-    }
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Exit {
-    fn from(error: E) -> Self {
-        Self::new(FAILED, error)
-    }
-}
-
 /// One core in so many is ours. The database is often beside us, and each update costs a fifth less on one thread than on two
 /// that hand it to each other.
 const WORKERS_SHARE: usize = 2;
@@ -171,30 +149,12 @@ pub fn main() -> ExitCode {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = match runtime.worker_threads(workers.clamp(1, WORKERS_MAX)).enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return report(&Exit::new(FAILED, error)),
+        Err(error) => return Exit::new(FAILED, error).report(),
     };
     match runtime.block_on(cli.command.execute()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => report(&exit),
+        Err(exit) => exit.report(),
     }
-}
-
-fn report(exit: &Exit) -> ExitCode {
-    eprintln!("benefits-sync: {}", told(&exit.error));
-    ExitCode::from(exit.code)
-}
-
-/// The chain of causes, each told once. The driver's own error ends it: its message may quote a value, and ours has said
-/// what can be said.
-fn told(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().take_while(|cause| !cause.is::<tokio_postgres::Error>()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
-        }
-    }
-    text
 }
 
 impl Command {
@@ -203,7 +163,9 @@ impl Command {
             Self::Setup(args) => setup_command(args).await,
             Self::Teardown(args) => {
                 let config = load(&args.config)?;
-                for line in setup::remove(&admin(&args)?, &config).await? {
+                let target = admin(&args, &config)?;
+                say(&format!("database {target}"));
+                for line in setup::remove(&target, &config).await? {
                     // What stays is in brackets.
                     say(&if line.starts_with('(') { line } else { format!("removed {line}") });
                 }
@@ -238,11 +200,12 @@ async fn setup_command(args: SetupArgs) -> Result<(), Exit> {
     let config = load(&args.admin.config)?;
     if args.print {
         // With a DBA's address only what that database lacks.
-        let target = if args.admin.admin_url.is_some() { Some(admin(&args.admin)?) } else { None };
+        let target = if args.admin.admin_url.is_some() { Some(admin(&args.admin, &config)?) } else { None };
         say(setup::script(target.as_ref(), &config).await?.trim_end());
         return Ok(());
     }
-    let target = admin(&args.admin)?;
+    let target = admin(&args.admin, &config)?;
+    say(&format!("database {target}"));
     let changes = setup::changes(&target, &config).await?;
     for change in &changes {
         say(&format!("will {change}"));
@@ -278,23 +241,27 @@ async fn doctor_command(args: DoctorArgs) -> Result<(), Exit> {
 }
 
 async fn status_command(args: StatusArgs) -> Result<(), Exit> {
-    use status::StatusError;
-    let failed = |error: StatusError| {
-        let code = match &error {
-            StatusError::NotSetUp(_) => NOT_READY,
-            StatusError::Target(_) => USAGE,
-            StatusError::Connect(_) | StatusError::Ledger(_) => FAILED,
-        };
-        Exit::new(code, error)
-    };
-    let observer = status::Observer::connect(load(&args.config)?).await.map_err(failed)?;
+    let config = load(&args.config)?;
+    let origin = config.origin.clone();
+    let mut observer = status::Observer::new(config);
     let paint = Paint::for_stdout();
     loop {
-        let status = observer.look().await.map_err(failed)?;
-        let text = match (args.json, args.watch) {
-            (true, false) => serde_json::to_string_pretty(&status)?,
-            (true, true) => serde_json::to_string(&status)?,
-            (false, _) => status::render(&status, paint).trim_end().to_owned(),
+        let looked = observer.look().await;
+        let text = match looked {
+            Ok(status) => match (args.json, args.watch) {
+                (true, false) => serde_json::to_string_pretty(&status)?,
+                (true, true) => serde_json::to_string(&status)?,
+                (false, _) => status::render(&status, paint).trim_end().to_owned(),
+            },
+            // Whoever watches wants to see it come back.
+            Err(error) if args.watch && error.is_passing() => {
+                if args.json {
+                    serde_json::json!({ "away": error.to_string() }).to_string()
+                } else {
+                    status::render_away(&error, paint)
+                }
+            }
+            Err(error) => return Err(Exit::of_status(&origin, error)),
         };
         // On a terminal the screen is drawn over the one before.
         let clear = args.watch && !args.json && std::io::stdout().is_terminal();
@@ -307,34 +274,21 @@ async fn status_command(args: StatusArgs) -> Result<(), Exit> {
 }
 
 async fn preview_command(args: PreviewArgs) -> Result<(), Exit> {
-    use preview::{PreviewError, Progress, Report, Scope};
+    use preview::{Progress, Report, Scope};
     let config = load(&args.config)?;
     let scope = if args.employee.is_empty() { Scope::Everyone } else { Scope::Named(args.employee) };
     let mut out = std::io::BufWriter::new(std::io::stdout());
     let progress = Progress::on_stderr();
     let mut report =
         if args.json { Report::json(&mut out, progress) } else { Report::text(&mut out, progress) };
-    preview::run(&config, scope, &mut report).await.map_err(|error| {
-        let code = match &error {
-            PreviewError::NotSetUp(_) => NOT_READY,
-            PreviewError::Target(_) | PreviewError::Key(_) | PreviewError::Client(_) => USAGE,
-            _ => FAILED,
-        };
-        Exit::new(code, error)
-    })
+    preview::run(&config, scope, &mut report).await.map_err(|error| Exit::of_preview(&config.origin, error))
 }
 
 async fn run(config: Config) -> Result<(), Exit> {
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone()));
-    pipeline::run(config, shutdown).await.map_err(|error| {
-        let code = match &error {
-            RunError::Start(StartError::NotSetUp(_) | StartError::OldSchema { .. }) => NOT_READY,
-            RunError::Start(_) | RunError::Listen { .. } => USAGE,
-            RunError::Metrics(_) => FAILED,
-        };
-        Exit::new(code, error)
-    })
+    let origin = config.origin.clone();
+    pipeline::run(config, shutdown).await.map_err(|error| Exit::of_run(&origin, error))
 }
 
 async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Exit> {
@@ -342,17 +296,9 @@ async fn reconcile_command(args: reconcile::cli::ReconcileArgs) -> Result<(), Ex
     log_to_stderr(&config.log)?;
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone()));
-    let report = reconcile::cli::run(&config, &args, &shutdown).await.map_err(|error| {
-        let code = match &error {
-            reconcile::cli::CommandError::Check(CheckError::Start(
-                StartError::NotSetUp(_) | StartError::OldSchema { .. },
-            ))
-            | reconcile::cli::CommandError::Reconcile(ReconcileError::NotDescribed) => NOT_READY,
-            reconcile::cli::CommandError::Check(CheckError::Start(_)) => USAGE,
-            _ => FAILED,
-        };
-        Exit::new(code, error)
-    })?;
+    let report = reconcile::cli::run(&config, &args, &shutdown)
+        .await
+        .map_err(|error| Exit::of_reconcile(&config.origin, error))?;
     if args.json {
         say(&serde_json::to_string_pretty(&report)?);
     } else {
@@ -380,8 +326,14 @@ async fn demo_command(args: demo::Args) -> Result<(), Exit> {
         Ok(true) => Ok(()),
         Ok(false) => Err(Exit::new(FAILED, anyhow::anyhow!("HR and Benefits are not in step"))),
         Err(error) => {
-            let fetched = !error.downcast_ref().is_some_and(demo::StageError::is_not_fetched);
-            Err(Exit { code: if fetched { FAILED } else { NOT_READY }, error })
+            let code = if error.is::<demo::show::ConfigFileError>() {
+                USAGE
+            } else if error.downcast_ref().is_some_and(demo::StageError::is_not_fetched) {
+                NOT_READY
+            } else {
+                FAILED
+            };
+            Err(Exit::new(code, error))
         }
     }
 }
@@ -390,11 +342,26 @@ fn load(args: &ConfigArgs) -> Result<Config, Exit> {
     Config::load(&args.config).map_err(|error| Exit::new(USAGE, error))
 }
 
-fn admin(args: &AdminArgs) -> Result<Target, Exit> {
-    let url = args.admin_url.clone().unwrap_or_else(admin_url_of_environment);
-    let config = Config::load(&args.config.config).map_err(|error| Exit::new(USAGE, error))?;
-    let database =
-        crate::config::Database { url: SecretString::from(url), password_file: None, ..config.database };
-    let target = Target::for_ledger(&database).map_err(|error| Exit::new(USAGE, error))?;
-    Ok(target)
+/// The DBA's way to the database of `database.url`, and to no other: what is set up there would be of no use to anybody.
+fn admin(args: &AdminArgs, config: &Config) -> Result<Target, Exit> {
+    let usage = |text: String| Exit::new(USAGE, anyhow::anyhow!(text));
+    let ours = Target::for_ledger(&config.database).map_err(|error| Exit::new(USAGE, error))?.database;
+    let (named, url) = match &args.admin_url {
+        Some(url) => ("the admin URL (--admin-url, BENEFITS_SYNC_ADMIN_URL)", url.clone()),
+        None => ("the PG* environment variables", admin_url_of_environment(&ours)),
+    };
+    let database = crate::config::Database {
+        url: SecretString::from(url),
+        password_file: None,
+        ..config.database.clone()
+    };
+    let target = Target::for_ledger(&database).map_err(|error| usage(format!("{named}: {error}")))?;
+    if target.database == ours {
+        return Ok(target);
+    }
+    Err(usage(format!(
+        "{named}: this is database {}, and database.url of {} is {ours}: name the same one in both",
+        target.database,
+        config.origin.of("database.url")
+    )))
 }

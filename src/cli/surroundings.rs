@@ -7,7 +7,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::{Exit, FAILED, USAGE};
+use super::exit::{Exit, FAILED, USAGE};
 use crate::config::{Log, LogFormat};
 
 /// The first SIGTERM or SIGINT asks for an orderly stop.
@@ -21,8 +21,8 @@ pub(super) async fn stop_on_signal(shutdown: CancellationToken) {
     shutdown.cancel();
 }
 
-/// libpq's variables as a URL, with libpq's defaults.
-pub(super) fn admin_url_of_environment() -> String {
+/// libpq's variables as a URL, with libpq's defaults but for the database.
+pub(super) fn admin_url_of_environment(database: &str) -> String {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     let variable = |name: &str, default: &str| {
         std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
@@ -34,7 +34,7 @@ pub(super) fn admin_url_of_environment() -> String {
     format!(
         "postgresql://{}{password}@/{}?host={}&port={}{mode}",
         encode(&user),
-        encode(&variable("PGDATABASE", &user)),
+        encode(&variable("PGDATABASE", database)),
         encode(&variable("PGHOST", "/var/run/postgresql")),
         encode(&variable("PGPORT", "5432")),
     )

@@ -37,14 +37,16 @@ use tokio_util::sync::CancellationToken;
 
 pub use health::{Health, NotReady};
 pub use pulse::{Pulse, Stalled, TURNS_OVER_MAX, Task};
-pub use start::{CheckError, StartError, Started, check_once, fingerprint_key, targets};
+pub use start::{
+    CheckError, Looked, StartError, Started, check_once, connect, fingerprint_key, look, targets,
+};
 
 use crate::config::Config;
 use crate::delivery::appetite::Appetite;
 use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
 use crate::delivery::retry::Schedule;
 use crate::http;
-use crate::ledger::{Session, TransactionUsers};
+use crate::ledger::{Session, TransactionUsers, Witness};
 use crate::metrics::{Metrics, MetricsError};
 use crate::reconcile;
 use crate::systemd::Systemd;
@@ -75,75 +77,110 @@ pub enum RunError {
 
 /// Runs an instance until `shutdown`. PostgreSQL or the platform being away is no reason to return.
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunError> {
-    let config = Arc::new(config);
     let systemd = Systemd::from_environment();
     systemd.status("waiting for PostgreSQL");
-    let witness = Arc::new(start::look_at_files(&config)?);
-    let started = start::check(&config, &shutdown).await?;
-    let metrics = Metrics::new()?;
-    let health = Arc::new(Health::new());
-    let address = config.http.listen;
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .map_err(|error| RunError::Listen { address, reason: error.to_string() })?;
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
-    systemd.tell("READY=1");
-    let (notify, notices) = mpsc::channel(NOTICES_MAX);
-    let users = Arc::new(TransactionUsers::default());
-    let appetite = Arc::new(Appetite::default());
+    let instance = Instance {
+        witness: Arc::new(start::look_at_files(&config)?),
+        config: Arc::new(config),
+        metrics: Metrics::new()?,
+        health: Arc::new(Health::new()),
+        shutdown,
+    };
+    let (health, shutdown) = (Arc::clone(&instance.health), instance.shutdown.clone());
     let mut tasks = JoinSet::new();
-    tasks.spawn(http::serve(listener, metrics.clone(), Arc::clone(&health), shutdown.clone()));
-    tasks.spawn(clock::run(
-        Arc::clone(&config),
-        started.targets.sql.clone(),
-        notify.clone(),
-        shutdown.clone(),
-    ));
-    let reading = reader::supervise(reader::Setting {
-        config: Arc::clone(&config),
-        targets: started.targets.clone(),
-        notify,
-        users: Arc::clone(&users),
-        appetite: Arc::clone(&appetite),
-        metrics: metrics.clone(),
-        health: Arc::clone(&health),
-        witness: Arc::clone(&witness),
-        shutdown: shutdown.clone(),
-    });
-    tasks.spawn(watched(Arc::clone(&health), Task::Reader, reading));
-    if config.benefits.enabled {
-        let outfit = Outfit {
-            config: Arc::clone(&config),
-            target: started.targets.sql.clone(),
-            key: started.key.clone(),
-            metrics: metrics.clone(),
-            halted: health.halted(),
-            witness,
-            appetite,
-        };
-        let delivering = deliver(outfit, notices, Arc::clone(&health), shutdown.clone());
-        tasks.spawn(watched(Arc::clone(&health), Task::Delivery, delivering));
-    } else {
-        tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
-        health.set_ledger(true);
+    // While PostgreSQL is away, too: /readyz says so, and an address that is taken is found at once.
+    instance.serve_http(&mut tasks).await?;
+    match shutdown.run_until_cancelled(start::check(&instance.config, &health)).await {
+        Some(started) => {
+            let started = started?;
+            let address = instance.config.http.listen;
+            tracing::info!(version = env!("CARGO_PKG_VERSION"), %address, "benefits-sync runs");
+            systemd.tell("READY=1");
+            instance.spawn(started, &mut tasks);
+            tasks.spawn(systemd.run(health, shutdown.clone()));
+            shutdown.cancelled().await;
+        }
+        None => systemd.stopping(),
     }
-    tasks.spawn(reconcile::supervise(reconcile::Setting {
-        config: Arc::clone(&config),
-        target: started.targets.sql.clone(),
-        key: started.key,
-        metrics: metrics.clone(),
-        shutdown: shutdown.clone(),
-    }));
-    let observing = observer::run(config, started.targets.sql, metrics, users, shutdown.clone());
-    tasks.spawn(watched(Arc::clone(&health), Task::Observer, observing));
-    tasks.spawn(systemd.run(health, shutdown.clone()));
-    shutdown.cancelled().await;
     tracing::info!("stopping: what is under way ends first");
     let ended = tokio::time::timeout(STOP_MAX, async { while tasks.join_next().await.is_some() {} }).await;
     if ended.is_err() {
         tracing::warn!(limit = ?STOP_MAX, "not everything has ended in time; the ledger has it, and the next start goes on");
     }
     Ok(())
+}
+
+/// What the tasks of an instance share.
+struct Instance {
+    config: Arc<Config>,
+    witness: Arc<Witness>,
+    metrics: Metrics,
+    health: Arc<Health>,
+    shutdown: CancellationToken,
+}
+
+impl Instance {
+    async fn serve_http(&self, tasks: &mut JoinSet<()>) -> Result<(), RunError> {
+        let address = self.config.http.listen;
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .map_err(|error| RunError::Listen { address, reason: error.to_string() })?;
+        tasks.spawn(http::serve(
+            listener,
+            self.metrics.clone(),
+            Arc::clone(&self.health),
+            self.shutdown.clone(),
+        ));
+        Ok(())
+    }
+
+    /// Every task that needs PostgreSQL.
+    fn spawn(self, started: Started, tasks: &mut JoinSet<()>) {
+        let Self { config, witness, metrics, health, shutdown } = self;
+        let Started { targets, key } = started;
+        let target = targets.sql.clone();
+        let (notify, notices) = mpsc::channel(NOTICES_MAX);
+        let users = Arc::new(TransactionUsers::default());
+        let appetite = Arc::new(Appetite::default());
+        tasks.spawn(clock::run(Arc::clone(&config), target.clone(), notify.clone(), shutdown.clone()));
+        let reading = reader::supervise(reader::Setting {
+            config: Arc::clone(&config),
+            targets,
+            notify,
+            users: Arc::clone(&users),
+            appetite: Arc::clone(&appetite),
+            metrics: metrics.clone(),
+            health: Arc::clone(&health),
+            witness: Arc::clone(&witness),
+            shutdown: shutdown.clone(),
+        });
+        tasks.spawn(watched(Arc::clone(&health), Task::Reader, reading));
+        if config.benefits.enabled {
+            let outfit = Outfit {
+                config: Arc::clone(&config),
+                target: target.clone(),
+                key: key.clone(),
+                metrics: metrics.clone(),
+                halted: health.halted(),
+                witness,
+                appetite,
+            };
+            let delivering = deliver(outfit, notices, Arc::clone(&health), shutdown.clone());
+            tasks.spawn(watched(Arc::clone(&health), Task::Delivery, delivering));
+        } else {
+            tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
+            health.set_ledger(true);
+        }
+        tasks.spawn(reconcile::supervise(reconcile::Setting {
+            config: Arc::clone(&config),
+            target: target.clone(),
+            key,
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+        }));
+        let observing = observer::run(config, target, metrics, users, shutdown);
+        tasks.spawn(watched(health, Task::Observer, observing));
+    }
 }
 
 /// The task, with each of its turns noted.

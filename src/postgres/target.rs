@@ -118,8 +118,12 @@ impl Target {
         Ok(target)
     }
 
-    /// That the certificates and keys which are named can be read. They are read again at every connect.
+    /// That the certificates, keys and the password file which are named can be read. They are read again at every connect.
     pub fn look_at_files(&self) -> Result<(), ConnectError> {
+        if let Some(path) = &self.password_file {
+            std::fs::read_to_string(path)
+                .map_err(|source| ConnectError::PasswordFile { path: path.clone(), source })?;
+        }
         super::tls::look_at_files(self)
     }
 

@@ -28,8 +28,7 @@ use crate::delivery::gate::{Gate, Precedence};
 use crate::delivery::outcome::{Class, Failure};
 use crate::delivery::site_rules;
 use crate::ledger::{LedgerError, Session, Trouble};
-use crate::pipeline::{StartError, fingerprint_key};
-use crate::postgres::{ConnectError, Target, TargetError};
+use crate::pipeline::{self, CheckError, Looked};
 use crate::record::{Fault, Field, FingerprintKey, Fingerprints, Record, Rules, diff, prepare};
 
 pub use report::{Progress, Report};
@@ -44,18 +43,17 @@ const ATTEMPTS_MAX: u32 = 5;
 /// Why there is no preview.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
-    /// The URL cannot be used.
-    #[error("database.url: {0}")]
-    Target(#[from] TargetError),
-    /// No session.
-    #[error("{}{}", .0.primary(), .0.hint().map(|hint| format!(" ({hint})")).unwrap_or_default())]
-    Connect(#[from] ConnectError),
-    /// The fingerprint key.
+    /// It could not begin.
     #[error(transparent)]
-    Key(#[from] StartError),
-    /// There is no ledger, no description, or the record query does not work.
-    #[error("the database is not set up, or not described: benefits-sync doctor says what is missing ({0})")]
-    NotSetUp(LedgerError),
+    Check(#[from] CheckError),
+    /// The site has no record query yet.
+    #[error(
+        "the site is not described yet: run its description with psql (describe_record, describe_source)"
+    )]
+    NotDescribed,
+    /// The schema or the record query does not work any more.
+    #[error("the ledger or the record query does not work: benefits-sync doctor says what is missing ({0})")]
+    Broken(LedgerError),
     /// A statement failed.
     #[error(transparent)]
     Ledger(LedgerError),
@@ -73,7 +71,7 @@ pub enum PreviewError {
 impl From<LedgerError> for PreviewError {
     fn from(error: LedgerError) -> Self {
         match error.trouble() {
-            Trouble::Site => Self::NotSetUp(error),
+            Trouble::Site => Self::Broken(error),
             Trouble::Passing | Trouble::Data => Self::Ledger(error),
         }
     }
@@ -143,8 +141,10 @@ struct Preview {
 
 /// Previews `scope` into `report`.
 pub async fn run(config: &Config, scope: Scope, report: &mut Report<'_>) -> Result<(), PreviewError> {
-    let key = fingerprint_key(&config.ledger.fingerprint_key_file)?;
-    let session = Session::connect(&Target::for_ledger(&config.database)?, "benefits-sync preview").await?;
+    let Looked { session, key, site } = pipeline::look(config, "benefits-sync preview").await?;
+    if !site.described_at_all {
+        return Err(PreviewError::NotDescribed);
+    }
     let client = Client::new(config)?;
     let rules = site_rules::load(&session, config, None).await?;
     let rules = rules.with(site_rules::from_platform(&client).await?);
@@ -159,7 +159,9 @@ pub async fn run(config: &Config, scope: Scope, report: &mut Report<'_>) -> Resu
     };
     let mut emails = Emails::default();
     match scope {
-        Scope::Named(ids) => {
+        Scope::Named(mut ids) => {
+            let mut seen = HashSet::new();
+            ids.retain(|id| seen.insert(id.clone()));
             report.expect(u64::try_from(ids.len()).unwrap_or(0));
             for ids in ids.chunks(usize::try_from(PAGE).unwrap_or(1)) {
                 preview.page(ids.to_vec(), &mut emails, report).await?;
@@ -215,6 +217,13 @@ impl Preview {
                     employee_id,
                     "record-gone",
                     "HR has no record of this employee.",
+                ));
+            }
+            Found::NoEmployee => {
+                return Draft::Done(blocked(
+                    employee_id,
+                    "unknown-employee",
+                    "There is no such employee in HR.",
                 ));
             }
             Found::Several => {

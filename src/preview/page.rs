@@ -18,6 +18,8 @@ pub(super) struct Candidate {
 pub(super) enum Found {
     One(Box<RawRecord>),
     None,
+    /// The id is nobody's, and perhaps cannot be one.
+    NoEmployee,
     Several,
     /// It fails for this employee; the SQLSTATE.
     Unreadable(String),
@@ -73,16 +75,33 @@ pub(super) async fn read(session: &Session, ids: Vec<String>) -> Result<Vec<Cand
                     }
                     _ => "unknown",
                 };
-                let found = |employee_id| Candidate {
-                    employee_id,
-                    found: Found::Unreadable(state.to_owned()),
-                    enrolment: None,
-                };
-                candidates.extend(ids.into_iter().map(found));
+                for employee_id in ids {
+                    let found = if is_employee(session, &employee_id).await? {
+                        Found::Unreadable(state.to_owned())
+                    } else {
+                        Found::NoEmployee
+                    };
+                    candidates.push(Candidate { employee_id, found, enrolment: None });
+                }
             }
         }
     }
     Ok(candidates)
+}
+
+/// As the commands judge an id: the ledger knows it, or HR's own table has it.
+async fn is_employee(session: &Session, id: &str) -> Result<bool, LedgerError> {
+    let known = "select from benefits.employee where employee_id = $1 and gone_at is null";
+    if !session.query("look for the employee", known, &[&id]).await?.is_empty() {
+        return Ok(true);
+    }
+    let listed = "select benefits.find_in_roster(array[$1])";
+    match session.query("look for the employee in HR", listed, &[&id]).await {
+        Ok(rows) => Ok(!rows.is_empty()),
+        Err(error) if error.trouble() == Trouble::Passing => Err(error),
+        // It is not of the key's type; or no described table lists everybody, and nobody else is known.
+        Err(_) => Ok(false),
+    }
 }
 
 fn collect(rows: &[Row], candidates: &mut Vec<Candidate>) {

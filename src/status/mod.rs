@@ -19,20 +19,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::ledger::{LedgerError, Session, Trouble};
-use crate::postgres::{ConnectError, Target, TargetError};
+use crate::pipeline::{self, CheckError};
 
 pub use instance::Instance;
-pub(crate) use screen::render;
+pub(crate) use screen::{render, render_away};
 
 /// Why there is no status.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// The URL cannot be used.
-    #[error("database.url: {0}")]
-    Target(#[from] TargetError),
     /// No session.
-    #[error("{}{}", .0.primary(), .0.hint().map(|hint| format!(" ({hint})")).unwrap_or_default())]
-    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Check(#[from] CheckError),
     /// There is no ledger, or one of another version.
     #[error(
         "the database has no schema benefits, or one of another version: run benefits-sync setup first ({0})"
@@ -41,6 +38,17 @@ pub enum StatusError {
     /// A statement failed.
     #[error(transparent)]
     Ledger(LedgerError),
+}
+
+impl StatusError {
+    /// Whether waiting can help: PostgreSQL is away.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Check(error) => !matches!(error, CheckError::Start(_)),
+            Self::Ledger(error) => error.trouble() == Trouble::Passing,
+            Self::NotSetUp(_) => false,
+        }
+    }
 }
 
 impl From<LedgerError> for StatusError {
@@ -265,47 +273,55 @@ pub struct Hold {
     pub transaction_user: Option<String>,
 }
 
-/// Looks again and again over one session.
+/// Looks again and again, over one session for as long as that lasts.
 pub struct Observer {
-    session: Arc<Session>,
+    session: Option<Arc<Session>>,
     config: Config,
 }
 
 impl Observer {
-    /// Connects as the service.
-    pub async fn connect(config: Config) -> Result<Self, StatusError> {
-        let target = Target::for_ledger(&config.database)?;
-        let session = Session::connect(&target, "benefits-sync status").await?;
-        Ok(Self { session, config })
+    /// Connects as the service when it looks.
+    pub fn new(config: Config) -> Self {
+        Self { session: None, config }
     }
 
-    /// Looks.
-    pub async fn look(&self) -> Result<Status, StatusError> {
+    /// Looks. After an error the next look connects anew.
+    pub async fn look(&mut self) -> Result<Status, StatusError> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => pipeline::connect(&self.config, "benefits-sync status").await?,
+        };
+        let status = self.look_over(&session).await?;
+        self.session = Some(session);
+        Ok(status)
+    }
+
+    async fn look_over(&self, session: &Session) -> Result<Status, StatusError> {
         let sql = include_str!("../../sql/queries/show_status.sql");
-        let rows = self.session.query("look at the status", sql, &[&self.config.database.slot]).await?;
+        let rows = session.query("look at the status", sql, &[&self.config.database.slot]).await?;
         let document: serde_json::Value = rows.first().map(|row| row.get(0)).unwrap_or_default();
         let mut ledger: Ledger = serde_json::from_value(document)
             .map_err(|error| StatusError::Ledger(LedgerError::Unexpected(error.to_string())))?;
-        ledger.holds = self.holds().await?;
+        ledger.holds = holds(session).await?;
         let instance = Instance::ask(self.config.http.listen).await;
         let streaming = streaming(&ledger);
         Ok(Status { verdict: verdict(&ledger, &instance, &streaming), streaming, instance, ledger })
     }
+}
 
-    async fn holds(&self) -> Result<Vec<Hold>, StatusError> {
-        let sql = include_str!("../../sql/queries/show_holds.sql");
-        let rows = self.session.query("look at the holds", sql, &[]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| Hold {
-                hold_id: row.get("hold_id"),
-                reason: row.get("reason"),
-                employees: row.get("employees"),
-                age_seconds: row.get("age_seconds"),
-                transaction_user: row.get("transaction_user"),
-            })
-            .collect())
-    }
+async fn holds(session: &Session) -> Result<Vec<Hold>, StatusError> {
+    let sql = include_str!("../../sql/queries/show_holds.sql");
+    let rows = session.query("look at the holds", sql, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Hold {
+            hold_id: row.get("hold_id"),
+            reason: row.get("reason"),
+            employees: row.get("employees"),
+            age_seconds: row.get("age_seconds"),
+            transaction_user: row.get("transaction_user"),
+        })
+        .collect())
 }
 
 fn streaming(ledger: &Ledger) -> Streaming {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Ledger, Slot, Status, Verdict};
+use super::{Ledger, Slot, Status, StatusError, Verdict};
 use crate::delivery::halt;
 use crate::paint::{Paint, size, span};
 
@@ -10,6 +10,11 @@ use crate::paint::{Paint, size, span};
 const HEADROOM_LOW_SECONDS: f64 = 4.0 * 3600.0;
 /// A transaction that is open for longer is named as pinning WAL.
 const OPEN_LONG_SECONDS: f64 = 60.0;
+
+/// What there is to see while PostgreSQL is away.
+pub(crate) fn render_away(error: &StatusError, paint: Paint) -> String {
+    format!("benefits-sync: {}  {error}", paint.bad("PostgreSQL is away"))
+}
 
 /// The whole screen, with a newline at its end.
 pub(crate) fn render(status: &Status, paint: Paint) -> String {

@@ -1,10 +1,15 @@
 //! What people get wrong: configuration, set-up, description, records. Each is told with what and where, and none of it
 //! stops more than it must.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output};
+
+use benefits_sync::sandbox::SandboxOptions;
 
 use crate::for_each_major;
 use crate::support::database;
+use crate::support::logins::Logins;
 use crate::support::site::{Site, eventually};
 
 const DESCRIBE: &str = include_str!("../../sql/demo/describe.sql");
@@ -106,7 +111,11 @@ fn a_file_that_is_named_and_cannot_be_used_is_found_at_the_start() {
         (verified(path("junk")), ["database.ca_file", "junk"]),
         // Not verified by this mode, and yet whoever names a file expects it to be there.
         (database(format!("ca_file = \"{}\"", path("none"))), ["database.ca_file", "none"]),
-        (database(format!("password_file = \"{}\"", path("none"))), ["password file", "none"]),
+        (database(format!("password_file = \"{}\"", path("none"))), ["database.password_file", "none"]),
+        (
+            database(format!("replication_password_file = \"{}\"", path("none"))),
+            ["database.replication_password_file", "none"],
+        ),
         (
             well.replace("[delivery]", &format!("ca_file = \"{}\"\n[delivery]", path("none"))),
             ["benefits.ca_file", "none"],
@@ -120,10 +129,38 @@ fn a_file_that_is_named_and_cannot_be_used_is_found_at_the_start() {
             ["ledger.witness_file", "no/witness"],
         ),
     ] {
-        let (code, text, _) = run_with(&config);
+        let (code, text, path) = run_with(&config);
         assert_eq!(code, Some(2), "{text}");
         assert!(named.iter().all(|name| text.contains(name)), "{named:?}: {text}");
+        assert!(text.contains(&path), "{text} names no file");
     }
+}
+
+#[test]
+fn an_address_that_is_taken_is_found_before_postgresql_is_waited_for() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("[http]\nlisten = \"{}\"\n[delivery]", taken.local_addr().unwrap());
+    let (code, text, path) = run_with(&WELL.replace("[delivery]", &listen));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("http.listen") && text.contains(&path), "{text}");
+}
+
+#[test]
+fn a_variable_that_is_not_text_is_refused_where_it_is_ours_and_else_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("mine.toml");
+    std::fs::write(&path, WELL).unwrap();
+    let run = |name: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_benefits-sync"));
+        command.args(["run", "--config"]).arg(&path).env_clear().env(name, OsStr::from_bytes(b"\xff"));
+        told(&command.output().unwrap())
+    };
+    let (code, text) = run("SOMEBODY_ELSES");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("ledger.fingerprint_key_file"), "{text}");
+    let (code, text) = run("BENEFITS_SYNC_DATABASE__SLOT");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("environment variable BENEFITS_SYNC_DATABASE__SLOT: is not UTF-8"), "{text}");
 }
 
 fn run_site(site: &Site) -> (Option<i32>, String) {
@@ -163,6 +200,63 @@ for_each_major! {
         let (code, text) = run(config.replace(&site.database.name, &empty.name));
         assert_eq!(code, Some(3), "{text}");
         assert!(text.contains("setup"), "{text}");
+    }
+
+    async fn a_site_that_was_never_set_up_is_not_ready_whatever_else_is_missing(major: u32) {
+        let site = Site::on(database(major).await, SandboxOptions::default()).await;
+        let config = site.config_file();
+        let key = site.directory.path().join("key");
+        let command = |name: &str| told(&program(&[name, "--config", config.to_str().unwrap()]));
+        std::fs::remove_file(&key).unwrap();
+        for name in ["run", "preview", "reconcile", "status"] {
+            let (code, text) = command(name);
+            assert_eq!(code, Some(3), "{name}: {text}");
+            assert!(text.contains("run benefits-sync setup first"), "{name}: {text}");
+        }
+        let admin = benefits_sync::postgres::Target::parse(&site.database.url).unwrap();
+        benefits_sync::setup::apply(&admin, &benefits_sync::config::Config::load(&config).unwrap()).await.unwrap();
+        for name in ["preview", "reconcile"] {
+            let (code, text) = command(name);
+            assert_eq!(code, Some(3), "{name}: {text}");
+            assert!(text.contains("not described yet"), "{name}: {text}");
+        }
+        std::fs::remove_file(&key).unwrap();
+        for name in ["run", "preview", "reconcile"] {
+            let (code, text) = command(name);
+            assert_eq!(code, Some(2), "{name}: {text}");
+            let named = format!("{}: ledger.fingerprint_key_file {}", config.display(), key.display());
+            assert!(text.contains(&named), "{name}: {text}");
+        }
+    }
+
+    async fn a_login_that_is_refused_is_named_by_the_key_that_has_to_be_changed(major: u32) {
+        let logins = Logins::new(major).await;
+        let (path, secret) = (logins.config_file(), logins.directory.path().join("password"));
+        let command = |name: &str, more: &str| {
+            std::fs::write(&path, logins.text().replace("[ledger]", &format!("{more}\n[ledger]"))).unwrap();
+            told(&program(&[name, "--config", path.to_str().unwrap()]))
+        };
+        let refused = |(code, text): (Option<i32>, String), key: &str| {
+            assert_eq!(code, Some(2), "{text}");
+            assert!(text.contains(&format!("{}: {key}: ", path.display())), "{key}: {text}");
+        };
+        let service_file = format!("password_file = \"{}\"", secret.display());
+        let reader_file = format!("replication_{service_file}");
+        for name in ["run", "status", "preview", "reconcile"] {
+            refused(command(name, &service_file), "database.password_file");
+        }
+        refused(command("run", &reader_file), "database.replication_password_file");
+        std::fs::write(&secret, "no such password").unwrap();
+        for name in ["run", "status", "preview", "reconcile"] {
+            refused(command(name, &service_file), "database.password_file");
+        }
+        refused(command("run", &reader_file), "database.replication_password_file");
+        logins.admin.batch_execute("alter role benefits_reader password 'another'").await.unwrap();
+        refused(command("run", ""), "database.replication_url");
+        logins.admin.batch_execute("alter role benefits_service nologin").await.unwrap();
+        for name in ["run", "status", "preview", "reconcile"] {
+            refused(command(name, ""), "database.url");
+        }
     }
 
     async fn a_description_that_cannot_work_is_refused_with_what_and_where(major: u32) {

@@ -79,4 +79,28 @@ for_each_major! {
         assert!(text.starts_with("1            create    "), "{text}");
         assert!(text.ends_with("Nothing was sent.\n"), "{text}");
     }
+
+    async fn an_id_that_is_given_twice_is_one_employee_and_a_mistyped_one_is_nobody(major: u32) {
+        let site = Site::new(major).await;
+        let named = Scope::Named(["1", "abc", "1", "99999999999999999999"].map(ToOwned::to_owned).to_vec());
+        let document = previewed(&site.config(), named).await;
+        assert_eq!(document["employees"].as_array().unwrap().len(), 3, "{document}");
+        assert_eq!(of(&document, "1")["action"], "create");
+        for id in ["abc", "99999999999999999999"] {
+            assert_eq!(of(&document, id)["action"], "blocked");
+            assert_eq!(of(&document, id)["reasons"][0]["code"], "unknown-employee", "{document}");
+        }
+    }
+
+    async fn a_record_of_a_known_employee_that_cannot_be_read_is_not_taken_for_nobodys(major: u32) {
+        let site = Site::new(major).await;
+        let describe = include_str!("../../sql/demo/describe.sql");
+        let anew = describe.replace("        j.weekly_hours,", "        nullif(e.notes, '')::numeric as weekly_hours,");
+        assert_ne!(anew, describe);
+        site.hr.batch_execute("update hr.employee set notes = null").await.unwrap();
+        site.hr.batch_execute(&anew).await.unwrap();
+        site.hr.batch_execute("update hr.employee set notes = 'rather often' where id = 7").await.unwrap();
+        let document = previewed(&site.config(), Scope::Named(vec!["7".to_owned()])).await;
+        assert_eq!(of(&document, "7")["reasons"][0]["code"], "unreadable", "{document}");
+    }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use benefits_sync::demo;
 use benefits_sync::demo::cluster::{Cluster, Script, psql};
-use benefits_sync::postgres::Target;
+use benefits_sync::postgres::{Endpoint, Host, Target};
 use benefits_sync::{doctor, pipeline, setup};
 use tokio_util::sync::CancellationToken;
 
@@ -211,6 +211,39 @@ for_each_major! {
         assert_same(&before, &dump(&logins.cluster));
         // And again: nothing to remove is no error.
         assert_eq!(setup::remove(&target, &logins.config()).await.unwrap(), Vec::<String>::new());
+    }
+
+    async fn setup_and_teardown_act_on_the_database_of_the_configuration_and_on_no_other(major: u32) {
+        let logins = Logins::bare(major).await;
+        let config = logins.config_file();
+        let server = match logins.admin_target().endpoints.remove(0) {
+            Endpoint { host: Host::Tcp(host), port } => (host, port.to_string()),
+            Endpoint { host: Host::Unix(directory), port } => (directory.display().to_string(), port.to_string()),
+        };
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_benefits-sync"));
+            command.env_clear().envs([("PGHOST", server.0.as_str()), ("PGPORT", &server.1), ("PGUSER", "postgres")]);
+            command.args(arguments).arg("--config").arg(&config);
+            let output = tokio::task::block_in_place(|| command.output().unwrap());
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            (output.status.code(), text(output.stdout), text(output.stderr))
+        };
+        let (code, out, error) = run(&["setup"]);
+        assert_eq!(code, Some(0), "{error}");
+        assert!(out.starts_with("database hr at "), "{out}");
+        assert_eq!(count(&logins, "select count(*) from benefits.site").await, 1);
+        let elsewhere = logins.cluster.url("postgres");
+        for command in ["setup", "teardown"] {
+            let (code, _, error) = run(&[command, "--admin-url", &elsewhere]);
+            assert_eq!(code, Some(2), "{error}");
+            assert!(error.contains("database postgres") && error.contains("is hr"), "{error}");
+            let (code, _, error) = run(&[command, "--admin-url", "nonsense"]);
+            assert_eq!(code, Some(2), "{error}");
+            assert!(error.contains("--admin-url") && !error.contains("nonsense"), "{error}");
+        }
+        let (code, out, error) = run(&["teardown"]);
+        assert_eq!(code, Some(0), "{error}");
+        assert!(out.starts_with("database hr at ") && out.contains("removed schema benefits"), "{out}");
     }
 
     async fn what_setup_prints_runs_in_psql_as_it_is_on_an_empty_database(major: u32) {

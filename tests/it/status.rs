@@ -85,6 +85,35 @@ for_each_major! {
         process.kill9();
     }
 
+    async fn watched_it_goes_on_while_postgresql_is_away(major: u32) {
+        let (cluster, site) = Site::apart(crate::support::options(major), major).await;
+        let mut child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
+            .args(["status", "--watch", "--json", "--config"])
+            .arg(site.config_file())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let process = Process { child };
+        let mut until = |key: &str| {
+            tokio::task::block_in_place(|| {
+                for line in lines.by_ref() {
+                    let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
+                    if line.get(key).is_some() {
+                        return line;
+                    }
+                }
+                panic!("it ended before it showed {key}");
+            })
+        };
+        until("verdict");
+        cluster.stop(benefits_sync::demo::cluster::StopMode::Immediate).await.unwrap();
+        until("away");
+        cluster.restart().await.unwrap();
+        until("verdict");
+        process.kill9();
+    }
+
     async fn the_oldest_writing_transaction_of_any_database_is_named(major: u32) {
         let site = Site::new(major).await;
         let other = database(major).await;

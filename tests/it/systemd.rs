@@ -4,6 +4,8 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use benefits_sync::demo::cluster::StopMode;
+
 use crate::for_each_major;
 use crate::support::site::{PATIENCE, Process, Site, eventually};
 
@@ -68,11 +70,38 @@ for_each_major! {
         assert!(process.ended().await.success());
     }
 
+    async fn while_postgresql_is_away_at_the_start_health_is_served_and_a_stop_is_in_order(major: u32) {
+        let (cluster, site) = Site::apart(crate::support::options(major), major).await;
+        let manager = manager(&site);
+        cluster.stop(StopMode::Immediate).await.unwrap();
+        let waits = async || {
+            let (status, text) = site.get("/readyz").await;
+            status == 503 && text.contains("PostgreSQL is away: cannot connect to")
+        };
+        let process = launch(&site);
+        eventually("it says what it waits for", waits).await;
+        assert_eq!(site.get("/livez").await, (200, "ok\n".to_owned()));
+        assert!(site.get("/metrics").await.1.contains("benefits_sync_up 1"));
+        process.signal("TERM");
+        tokio::task::block_in_place(|| {
+            let told = until(&manager, |line| line == "STOPPING=1");
+            assert!(!told.iter().any(|message| message == "READY=1"), "{told:?}");
+        });
+        assert!(process.ended().await.success(), "an orderly stop");
+
+        let process = launch(&site);
+        eventually("it waits again", waits).await;
+        cluster.restart().await.unwrap();
+        tokio::task::block_in_place(|| until(&manager, |line| line == "READY=1"));
+        site.until_ready().await;
+        process.kill9();
+    }
+
     async fn the_process_is_alive_while_postgresql_and_the_platform_are_away(major: u32) {
         let (cluster, mut site) = Site::apart(crate::support::options(major), major).await;
         site.start().await;
         site.sandbox.set_suspended(true);
-        cluster.stop(benefits_sync::demo::cluster::StopMode::Immediate).await.unwrap();
+        cluster.stop(StopMode::Immediate).await.unwrap();
         eventually("it is not ready", async || site.get("/readyz").await.0 == 503).await;
         assert_eq!(site.get("/livez").await, (200, "ok\n".to_owned()));
         cluster.restart().await.unwrap();
