@@ -45,6 +45,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 12, name: "pace", sql: include_str!("../sql/migrations/012_pace.sql") },
     Migration { version: 13, name: "intents", sql: include_str!("../sql/migrations/013_intents.sql") },
     Migration { version: 14, name: "keys", sql: include_str!("../sql/migrations/014_keys.sql") },
+    Migration {
+        version: 15,
+        name: "descriptions",
+        sql: include_str!("../sql/migrations/015_descriptions.sql"),
+    },
 ];
 
 /// The roles that `sql/setup/roles.sql` makes.

@@ -63,10 +63,12 @@ begin
     if (select s.is_root from benefits.source as s where s.source_id = id) then
         perform benefits.generate_roster(id);
         insert into benefits.employee as k (employee_id, starter_baseline)
-        select r.employee_id, r.starter from benefits.read_roster(null, null) as r
+        -- Whose flag is up when it is described was ticked for something else before: they are no starters. Who was hired since
+        -- it was described is one, whoever meets them first.
+        select r.employee_id, r.starter and describe_source.starter_flag is distinct from flag_before
+        from benefits.read_roster(null, null) as r
         on conflict (employee_id) do update set starter_baseline = true
-        -- Whose flag is up when it is described was ticked for something else before: they are no starters.
-        where describe_source.starter_flag is distinct from flag_before and excluded.starter_baseline and not k.starter_baseline;
+        where excluded.starter_baseline and not k.starter_baseline;
     end if;
     perform benefits.generate_owned_rows();
     perform benefits.generate_becoming();

@@ -1,6 +1,6 @@
 -- What doctor wants to know of the description and the publication. $1 the publication.
 -- to_regclass would ask for a privilege on HR's schemas, which the service does not have.
-with here as materialized (
+with recursive here as materialized (
     select n.nspname as table_schema, c.relname as table_name, c.oid
     from pg_class as c
     inner join pg_namespace as n on n.oid = c.relnamespace
@@ -17,6 +17,29 @@ described as (
         (select h.oid from here as h where h.table_schema = s.table_schema and h.table_name = s.table_name) as now,
         format('%I.%I', s.table_schema, s.table_name) as name
     from benefits.source as s
+),
+-- What inherits from a described table: partitions, and children of the older kind.
+below as (
+    select d.source_id, i.inhrelid as oid from described as d inner join pg_inherits as i on i.inhparent = d.now
+    union all
+    select b.source_id, i.inhrelid from below as b inner join pg_inherits as i on i.inhparent = b.oid
+),
+-- What the WAL tells of an updated or deleted row, as benefits.identity_columns says; an older schema does not have that.
+identified as (
+    select
+        c.oid, format('%I.%I', n.nspname, c.relname) as name, c.relkind, c.relispartition, c.relreplident = 'f' as is_full,
+        array(
+            select a.attname
+            from pg_index as i
+            cross join lateral unnest(i.indkey) with ordinality as k (attnum, n)
+            inner join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = k.attnum
+            where i.indrelid = c.oid and i.indimmediate and k.n <= i.indnkeyatts
+                and case c.relreplident when 'i' then i.indisreplident when 'n' then false else i.indisprimary end
+            order by a.attnum
+        ) as columns
+    from pg_class as c
+    inner join pg_namespace as n on n.oid = c.relnamespace
+    where c.oid in (select d.now from described as d union select b.oid from below as b)
 ),
 published as (
     select p.schemaname, p.tablename, p.attnames, p.rowfilter
@@ -85,20 +108,23 @@ select jsonb_build_object(
                     where a.attrelid = d.now and a.attname = m and a.attnum > 0 and not a.attisdropped
                 )
             ),
-            'has_identity', case c.relreplident
-                when 'f' then true
-                when 'n' then false
-                when 'i' then exists (select from pg_index as i where i.indrelid = d.now and i.indisreplident)
-                else exists (select from pg_index as i where i.indrelid = d.now and i.indisprimary)
-            end,
-            'same_key', d.now is null or (
-                select coalesce(array_agg(a.attname order by a.attnum), '{}')
-                from pg_index as i
-                inner join pg_attribute as a on a.attrelid = i.indrelid and a.attnum = any (i.indkey)
-                where i.indrelid = d.now and (
-                    (c.relreplident = 'i' and i.indisreplident) or (c.relreplident <> 'i' and i.indisprimary)
-                )
-            ) = d.key_columns,
+            'has_identity', k.is_full or k.columns <> '{}',
+            'same_key', d.now is null or k.columns = d.key_columns,
+            'partitions_without_identity', array(
+                select p.name
+                from below as b
+                inner join identified as p on p.oid = b.oid
+                where b.source_id = d.source_id and p.relispartition and p.relkind = 'r' and not p.is_full
+                    and not p.columns @> d.key_columns
+                order by 1
+            ),
+            'children', array(
+                select p.name
+                from below as b
+                inner join identified as p on p.oid = b.oid
+                where b.source_id = d.source_id and not p.relispartition
+                order by 1
+            ),
             'employee_key', d.employee_key,
             'is_indexed', d.employee_key is null or exists (
                 select from pg_index as i
@@ -152,6 +178,7 @@ select jsonb_build_object(
         ) order by d.source_id), '[]')
         from described as d
         left join pg_class as c on c.oid = d.now
+        left join identified as k on k.oid = d.now
     ),
     'levels', array(select package_id from benefits.level_package order by 1),
     'translations', (

@@ -1,6 +1,6 @@
 -- Who may do what, too little and too much. The session is the service's; $1 the reader's login.
 with ours as (
-    select p.oid, p.oid::regprocedure::text as name, p.proname
+    select p.oid, p.oid::regprocedure::text as name, p.proname, p.proconfig
     from pg_proc as p
     where p.pronamespace = 'benefits'::regnamespace and p.prosecdef
 )
@@ -77,6 +77,20 @@ select jsonb_build_object(
             select from pg_proc as p cross join lateral aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) as a
             where p.oid = o.oid and a.grantee = 0
         )
+        order by 1
+    ),
+    -- Where names are looked for, and who else than the schema's owner may make something there, as benefits.open_schemas says.
+    'open_schemas', array(
+        select distinct jsonb_build_array(quote_ident(n.nspname), case a.grantee when 0 then 'public' else quote_ident(r.rolname) end)
+        from ours as o
+        cross join lateral unnest(o.proconfig) as c (setting)
+        inner join pg_namespace as n
+            on c.setting like 'search\_path=%' and quote_ident(n.nspname) = any (string_to_array(split_part(c.setting, '=', 2), ', '))
+        cross join lateral aclexplode(n.nspacl) as a
+        left join pg_roles as r on r.oid = a.grantee
+        where a.privilege_type = 'CREATE' and a.grantee <> n.nspowner and not coalesce(r.rolsuper, false)
+            and r.rolname is distinct from 'pg_database_owner'
+            and a.grantee <> (select d.datdba from pg_database as d where d.datname = current_database())
         order by 1
     )
 )

@@ -51,6 +51,10 @@ struct Source {
     columns_gone: Vec<String>,
     has_identity: Option<bool>,
     same_key: bool,
+    /// Partitions whose replica identity is not the table's key.
+    partitions_without_identity: Vec<String>,
+    /// Tables that inherit from this one and are no partitions.
+    children: Vec<String>,
     employee_key: Option<String>,
     is_indexed: bool,
     effective_from: Option<String>,
@@ -212,16 +216,48 @@ fn keys(facts: &Facts) -> Check {
     let id = "description.keys";
     let without: Vec<&str> =
         facts.sound().filter(|s| s.has_identity == Some(false)).map(|s| s.table.as_str()).collect();
-    if without.is_empty() {
-        return Check::ok(id, "every described table has a replica identity");
+    if !without.is_empty() {
+        return Check::failed(
+            id,
+            format!(
+                "no replica identity, so that updates fail while they are published: {}",
+                without.join(", ")
+            ),
+            each(&without, |table| {
+                format!("alter table {table} add primary key (...);   or replica identity using index ...;")
+            }),
+        );
     }
-    Check::failed(
-        id,
-        format!("no replica identity, so that updates fail while they are published: {}", without.join(", ")),
-        each(&without, |table| {
-            format!("alter table {table} add primary key (...);   or replica identity using index ...;")
-        }),
-    )
+    let partitions: Vec<&str> =
+        facts.sound().flat_map(|s| &s.partitions_without_identity).map(String::as_str).collect();
+    if !partitions.is_empty() {
+        return Check::failed(
+            id,
+            format!(
+                "partitions without their table's replica identity, so that their updates fail, or do not say which row: {}",
+                partitions.join(", ")
+            ),
+            each(&partitions, |partition| {
+                format!("alter table {partition} replica identity using index ...;   (of the table's key)")
+            }),
+        );
+    }
+    let children: Vec<(&str, &str)> = facts
+        .sound()
+        .flat_map(|s| s.children.iter().map(|child| (child.as_str(), s.table.as_str())))
+        .collect();
+    if !children.is_empty() {
+        let names: Vec<&str> = children.iter().map(|(child, _)| *child).collect();
+        return Check::failed(
+            id,
+            format!(
+                "tables inherit from described ones, so that nobody sees their rows change: {}",
+                names.join(", ")
+            ),
+            each(&children, |(child, table)| format!("alter table {child} no inherit {table};")),
+        );
+    }
+    Check::ok(id, "every described table has a replica identity")
 }
 
 fn indexes(facts: &Facts) -> Check {

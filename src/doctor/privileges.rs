@@ -20,6 +20,8 @@ pub(super) struct Facts {
     owner_powers: Vec<String>,
     owner_sees_sessions: bool,
     open_to_all: Vec<String>,
+    /// A schema, and a role that may create in it.
+    open_schemas: Vec<(String, String)>,
 }
 
 pub(super) fn judge(facts: &Facts, reader: &str) -> Vec<Check> {
@@ -30,6 +32,7 @@ pub(super) fn judge(facts: &Facts, reader: &str) -> Vec<Check> {
         least(facts, reader),
         owner(facts),
         open(facts),
+        path(facts),
     ]
 }
 
@@ -149,5 +152,27 @@ fn open(facts: &Facts) -> Check {
         id,
         format!("everybody may call {}", facts.open_to_all.join(", ")),
         each(&facts.open_to_all, |function| format!("revoke execute on function {function} from public;")),
+    )
+}
+
+/// A function that fits its arguments better goes before PostgreSQL's own, wherever it is in the path.
+fn path(facts: &Facts) -> Check {
+    let id = "privileges.path";
+    if facts.open_schemas.is_empty() {
+        return Check::ok(id, "nobody else can make what runs as benefits_owner");
+    }
+    let who: Vec<String> =
+        facts.open_schemas.iter().map(|(schema, role)| format!("{role} in {schema}")).collect();
+    Check::warning(
+        id,
+        format!(
+            "functions of ours look for names where others than a schema's owner may create: {}",
+            who.join(", ")
+        ),
+        each(&facts.open_schemas, |(schema, role)| {
+            format!(
+                "revoke create on schema {schema} from {role};   or write the schema before every name of HR's in the description, and run it again"
+            )
+        }),
     )
 }

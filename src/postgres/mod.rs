@@ -10,7 +10,8 @@
 //! rustls gets its provider (ring) explicitly; nothing here depends on a process-wide default.
 //!
 //! Session settings that the rest of the program relies on are pinned at startup ([`PINNED_OPTIONS`]), because a
-//! role's or a database's own `DateStyle` would otherwise change the text of every date.
+//! role's or a database's own `DateStyle` would otherwise change the text of every date, and serializable transactions of
+//! ours would fail beside each other.
 
 mod error;
 mod hosts;
@@ -31,9 +32,10 @@ pub(crate) use hosts::{Role, Search};
 pub(crate) use server::version_number;
 pub(crate) use wire::Wire;
 
-/// Startup `options` of every session: the text forms of values do not depend on the role or the database.
-pub const PINNED_OPTIONS: &str =
-    "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c client_encoding=UTF8";
+/// Startup `options` of every session: the text forms of values, and what a statement sees of others, do not depend on the
+/// role or the database.
+pub const PINNED_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c client_encoding=UTF8 \
+     -c default_transaction_isolation=read\\ committed";
 
 #[cfg(test)]
 mod tests;

@@ -83,6 +83,12 @@ const PLANTED: &[Planted] = &[
         "revoke execute on function benefits.sync(text[]) from public",
     ),
     (
+        "anybody may make functions where ours look for them",
+        "grant create on schema public to public",
+        &["privileges.path"],
+        "revoke create on schema public from public",
+    ),
+    (
         "a described table is not published",
         "alter publication benefits_sync drop table hr.email",
         &["publication.tables"],
@@ -147,6 +153,22 @@ const PLANTED: &[Planted] = &[
         "alter table hr.job_pay drop constraint job_pay_pk",
         &["description.keys"],
         "alter table hr.job_pay add constraint job_pay_pk primary key (id)",
+    ),
+    (
+        "a partition has been attached without its table's replica identity",
+        "create table hr.shift (id bigint not null, employee_id bigint not null, note text) partition by range (id);
+         create unique index shift_uq on hr.shift (id);
+         alter table hr.shift replica identity using index shift_uq;
+         select benefits.describe_source('hr.shift', employee_key => 'employee_id', columns => array['note']);
+         create table hr.shift_1 partition of hr.shift for values from (1) to (2)",
+        &["description.keys"],
+        "drop table hr.shift; delete from benefits.source where table_name = 'shift'; select benefits.generate_owned_rows()",
+    ),
+    (
+        "a table inherits from a described one",
+        "create table hr.phone_abroad () inherits (hr.phone)",
+        &["description.keys"],
+        "drop table hr.phone_abroad",
     ),
     (
         "a child table has no index on the employee's id",

@@ -9,13 +9,15 @@ use crate::support::site::{Site, eventually};
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
 /// What people read.
-const READS: [&str; 6] = [
+const READS: [&str; 8] = [
     "select * from benefits.employee_status",
     "select * from benefits.sync_history",
     "select * from benefits.hold",
     "select * from benefits.upcoming_change",
     "select * from benefits.known_level",
     "select benefits.why('1')",
+    "select benefits.today()",
+    "select benefits.now()",
 ];
 
 /// What managers do.

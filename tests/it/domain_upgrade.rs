@@ -30,6 +30,7 @@ for_each_major! {
             run(&format!("begin; {sql} insert into benefits.migration (version, name) values ({version}, 'earlier'); commit")).await;
         }
         run(demo::SCHEMA).await;
+        run("alter table hr.phone drop constraint phone_pk, add constraint phone_pk primary key (id) include (employee_id)").await;
         run("insert into hr.employee (id, employee_number) values (1, 'a'), (2, 'b'), (3, 'c')").await;
         let (before, rest) = demo::DESCRIPTION.split_once("-- How people are found by name").unwrap();
         let (_, after) = rest.split_once("-- How this schema stores").unwrap();
@@ -47,6 +48,12 @@ for_each_major! {
         let sql = "select count(*) from benefits.employee_status where state = 'not_syncing'";
         assert_eq!(hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 2);
         assert!(hr.query("select * from theirs.coming", &[]).await.unwrap().is_empty());
+        // What was taken for a part of the key is none, and whose rows they are can be read.
+        let sql = "select key_columns::text[] from benefits.source where table_name = 'phone'";
+        assert_eq!(hr.query_one(sql, &[]).await.unwrap().get::<_, Vec<String>>(0), ["id"]);
+        run("insert into hr.phone (employee_id, kind, number) values (1, 'home', '1')").await;
+        let sql = "select count(*) from benefits.read_owned_rows(array['1']) inner join benefits.source as s using (source_id) where s.table_name = 'phone'";
+        assert_eq!(hr.query_one(sql, &[]).await.unwrap().get::<_, i64>(0), 1);
         // Described as it is: the clock finds what it needs, and a search says what is missing.
         run("select from benefits.read_becoming('2026-01-01', '2026-12-31'), benefits.read_instants(now(), now())").await;
         assert!(site.refused("select * from benefits.search_employees('a')").await.0.contains("has not described"));

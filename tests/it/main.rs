@@ -22,6 +22,7 @@ mod crashes;
 mod demo;
 mod demo_run;
 mod described;
+mod describing;
 mod doctor;
 mod doctor_costs;
 mod doctor_server;
