@@ -91,6 +91,7 @@ const BETWEEN_TRIES: std::time::Duration = std::time::Duration::from_millis(300)
 const LACKING: &str = include_str!("../sql/setup/lacking.sql");
 const ROLES: &str = include_str!("../sql/setup/roles.sql");
 const SCHEMA: &str = include_str!("../sql/setup/schema.sql");
+const IN_THE_WAY: &str = include_str!("../sql/setup/in_the_way.sql");
 const TEARDOWN: &str = include_str!("../sql/setup/teardown.sql");
 
 /// Why the set-up did not go through. What was applied before stays: run it again.
@@ -110,6 +111,9 @@ pub enum SetupError {
         /// What is lacking.
         lacking: Vec<Lacking>,
     },
+    /// Teardown would break something; nothing was removed.
+    #[error("nothing was removed:\n  {}", .0.join("\n  "))]
+    InTheWay(Vec<String>),
     /// A step failed.
     #[error("{step}: {}", .source.with_raised())]
     Step {
@@ -171,16 +175,16 @@ pub fn versions() -> impl Iterator<Item = i32> {
 
 /// The whole plan for an empty database.
 pub fn plan(config: &Config) -> Vec<Step> {
-    steps(config, &[])
+    steps(config, None)
 }
 
-/// What is missing where these migrations have been applied.
-fn steps(config: &Config, applied: &[i32]) -> Vec<Step> {
+/// What is missing where these migrations have been applied; `None` where there is no schema.
+fn steps(config: &Config, applied: Option<&[i32]>) -> Vec<Step> {
     let mut steps = vec![Step { title: "roles".to_owned(), sql: ROLES.to_owned() }];
-    if applied.is_empty() {
+    if applied.is_none() {
         steps.push(Step { title: "schema benefits".to_owned(), sql: SCHEMA.to_owned() });
     }
-    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
+    for migration in missing(applied) {
         steps.push(Step {
             title: format!("migration {:03} {}", migration.version, migration.name),
             sql: format!(
@@ -191,6 +195,12 @@ fn steps(config: &Config, applied: &[i32]) -> Vec<Step> {
     }
     steps.push(Step { title: "settings of the site".to_owned(), sql: settings(config) });
     steps
+}
+
+/// Migrations that are still to be applied.
+fn missing(applied: Option<&[i32]>) -> impl Iterator<Item = &'static Migration> {
+    let applied = applied.unwrap_or_default();
+    MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version))
 }
 
 /// What depends on the configuration.
@@ -223,13 +233,13 @@ fn literal(text: &str) -> String {
 /// The whole plan as text that psql runs as it is: for an empty database, or with `admin` for what that one lacks.
 pub async fn script(admin: Option<&Target>, config: &Config) -> Result<String, SetupError> {
     let applied = match admin {
-        None => Vec::new(),
+        None => None,
         Some(admin) => applied(&*Session::connect(admin, "benefits-sync setup").await?).await?,
     };
     let database = Target::parse(config.database.url.expose_secret())?.database;
     let header = HEADER.replace("{database}", &database);
     let mut text = header.replace("{slot}", &config.database.slot);
-    for step in steps(config, &applied) {
+    for step in steps(config, applied.as_deref()) {
         text.extend([format!(
             "\n-- {}\nbegin;\nset local lock_timeout = '5s';\n{}commit;\n",
             step.title, step.sql
@@ -251,10 +261,10 @@ pub async fn changes(admin: &Target, config: &Config) -> Result<Vec<String>, Set
         .iter()
         .map(|row| format!("create role {} ({})", row.get::<_, &str>(0), row.get::<_, &str>(1)))
         .collect();
-    if applied.is_empty() {
+    if applied.is_none() {
         changes.push("create schema benefits, owned by benefits_owner".to_owned());
     }
-    for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.version)) {
+    for migration in missing(applied.as_deref()) {
         changes.push(format!("migrate schema benefits to {:03} {}", migration.version, migration.name));
     }
     let publication = &config.database.publication;
@@ -300,7 +310,7 @@ pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, Setup
     if !lacking.is_empty() {
         return Err(SetupError::Power { login: admin.user.clone(), lacking });
     }
-    let steps = steps(config, &applied(&session).await?);
+    let steps = steps(config, applied(&session).await?.as_deref());
     for step in &steps {
         apply_step(&session, step).await?;
     }
@@ -308,16 +318,22 @@ pub async fn apply(admin: &Target, config: &Config) -> Result<Vec<String>, Setup
     Ok(steps.into_iter().map(|step| step.title).collect())
 }
 
-/// Removes everything of ours from the database; what was removed, a line each.
+/// Removes everything of ours from the database, and nothing of HR's with it; what was removed, a line each.
 pub async fn remove(admin: &Target, config: &Config) -> Result<Vec<String>, SetupError> {
     let session = Session::connect(admin, "benefits-sync teardown").await?;
+    let failed = |source| SetupError::Step { step: "teardown".to_owned(), source };
+    // Asked before anything is done: a slot that is dropped does not come back with the transaction.
+    let rows = session.query("look for what is in the way", IN_THE_WAY, &[&config.database.slot]).await;
+    let in_the_way: Vec<String> = rows.map_err(failed)?.iter().map(|row| row.get(0)).collect();
+    if !in_the_way.is_empty() {
+        return Err(SetupError::InTheWay(in_the_way));
+    }
     let sql = TEARDOWN
         .replace(":'slot'", &literal(&config.database.slot))
         .replace(":'publication'", &literal(&config.database.publication));
     run(&session, "teardown", &sql).await?;
     let rows = session.query("report", "select line from pg_temp.benefits_removed order by n", &[]).await;
-    let rows = rows.map_err(|source| SetupError::Step { step: "teardown".to_owned(), source })?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.map_err(failed)?.iter().map(|row| row.get(0)).collect())
 }
 
 /// Runs one step in a transaction of its own. Whoever works in the schema meanwhile goes first: a step waits for a lock no
@@ -348,17 +364,17 @@ async fn run(session: &Session, step: &str, sql: &str) -> Result<(), SetupError>
     Ok(())
 }
 
-/// The migrations that have been applied, in order; none without a schema.
-async fn applied(session: &Session) -> Result<Vec<i32>, SetupError> {
+/// The migrations that have been applied, in order; `None` without a schema. A set-up that was cut off may have left none in one.
+async fn applied(session: &Session) -> Result<Option<Vec<i32>>, SetupError> {
     let failed = |source| SetupError::Step { step: "read the schema's version".to_owned(), source };
     let sql = "select to_regclass('benefits.migration') is not null";
     let rows = session.query("look for the schema", sql, &[]).await.map_err(failed)?;
     if !rows.first().is_some_and(|row| row.get(0)) {
-        return Ok(Vec::new());
+        return Ok(None);
     }
     let sql = "select version from benefits.migration order by version";
     let rows = session.query("read the schema's version", sql, &[]).await.map_err(failed)?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(Some(rows.iter().map(|row| row.get(0)).collect()))
 }
 
 /// Makes the fingerprint key where there is none: 64 hex digits, readable by its owner only.

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use benefits_sync::demo;
 use benefits_sync::demo::cluster::{Cluster, Script, psql};
+use benefits_sync::ledger::Session;
 use benefits_sync::postgres::{Endpoint, Host, Target};
 use benefits_sync::{doctor, pipeline, setup};
 use tokio_util::sync::CancellationToken;
@@ -244,6 +245,49 @@ for_each_major! {
         let (code, out, error) = run(&["teardown"]);
         assert_eq!(code, Some(0), "{error}");
         assert!(out.starts_with("database hr at ") && out.contains("removed schema benefits"), "{out}");
+    }
+
+    async fn a_set_up_that_was_cut_off_is_run_again(major: u32) {
+        let logins = Logins::bare(major).await;
+        let session = Session::connect(&logins.admin_target(), "test").await.unwrap();
+        for step in setup::plan(&logins.config()).iter().take_while(|step| !step.title.starts_with("migration")) {
+            setup::apply_step(&session, step).await.unwrap();
+        }
+        assert_eq!(count(&logins, "select count(*) from benefits.migration").await, 0);
+        let changes = setup::changes(&logins.admin_target(), &logins.config()).await.unwrap();
+        assert_eq!(changes[0], "migrate schema benefits to 001 ledger");
+        setup::apply(&logins.admin_target(), &logins.config()).await.unwrap();
+        logins.admin.batch_execute(demo::DESCRIPTION).await.unwrap();
+    }
+
+    async fn teardown_takes_nothing_of_hrs_with_it(major: u32) {
+        let logins = Logins::new(major).await;
+        logins.admin.batch_execute(
+            "select pg_create_logical_replication_slot('benefits_sync', 'pgoutput');
+             create schema reports;
+             create view reports.states as select * from benefits.employee_status;
+             create view reports.failed as select employee_id from reports.states where state = 'failed';
+             create materialized view reports.counts as select state, count(*) from reports.states group by state;
+             create view reports.people as select id from hr.employee;
+             create table reports.asked (on_date date default benefits.today(), employee_id text references benefits.employee)",
+        ).await.unwrap();
+        let error = setup::remove(&logins.admin_target(), &logins.config()).await.unwrap_err().to_string();
+        let mut lines = error.lines();
+        assert_eq!(lines.next(), Some("nothing was removed:"));
+        for lost in [
+            "constraint asked_employee_id_fkey on table reports.asked",
+            "default value for column on_date of table reports.asked",
+            "materialized view reports.counts",
+            "view reports.failed",
+            "view reports.states",
+        ] {
+            assert_eq!(lines.next(), Some(format!("  {lost} would be lost with schema benefits: drop it first").as_str()), "{error}");
+        }
+        assert_eq!(lines.next(), None, "{error}");
+        assert_eq!(count(&logins, "select count(*) from pg_replication_slots").await, 1, "nothing was done");
+        logins.admin.batch_execute("drop table reports.asked; drop view reports.states cascade").await.unwrap();
+        setup::remove(&logins.admin_target(), &logins.config()).await.unwrap();
+        assert_eq!(count(&logins, "select count(*) from reports.people").await, 30);
     }
 
     async fn what_setup_prints_runs_in_psql_as_it_is_on_an_empty_database(major: u32) {
