@@ -3,6 +3,7 @@ select jsonb_build_object(
     'version', current_setting('server_version'),
     'version_number', current_setting('server_version_num')::integer,
     'is_standby', pg_is_in_recovery(),
+    'encoding', current_setting('server_encoding'),
     'wal_level', current_setting('wal_level'),
     'slots_max', current_setting('max_replication_slots')::integer,
     'slots', (select count(*) from pg_replication_slots),

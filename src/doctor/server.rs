@@ -20,6 +20,7 @@ pub(super) struct Facts {
     version: String,
     pub(super) version_number: u32,
     is_standby: bool,
+    encoding: String,
     wal_level: String,
     slots_max: i64,
     slots: i64,
@@ -77,7 +78,8 @@ impl Facts {
 }
 
 pub(super) fn judge(config: &Config, facts: &Facts, rate_now: Option<f64>) -> Vec<Check> {
-    let mut checks = vec![version(facts), primary(facts), wal_level(facts), slots(facts), senders(facts)];
+    let mut checks = vec![version(facts), primary(facts), encoding(facts)];
+    checks.extend([wal_level(facts), slots(facts), senders(facts)]);
     checks.push(wal_limit(facts, rate_now));
     checks.extend(slot_timeout(facts));
     checks.push(connections(facts));
@@ -117,6 +119,19 @@ fn primary(facts: &Facts) -> Check {
         );
     }
     Check::ok("server.primary", "this server takes writes")
+}
+
+/// Without an encoding PostgreSQL converts nothing, and takes any bytes for text.
+fn encoding(facts: &Facts) -> Check {
+    let (id, text) = ("server.encoding", format!("the database's encoding is {}", facts.encoding));
+    if facts.encoding != "SQL_ASCII" {
+        return Check::ok(id, text);
+    }
+    Check::warning(
+        id,
+        format!("{text}: a record whose letters are not UTF-8 there cannot be read"),
+        "dump the database and restore it into one made with: create database ... encoding 'UTF8' template template0;",
+    )
 }
 
 fn wal_level(facts: &Facts) -> Check {
@@ -376,7 +391,7 @@ mod tests {
 
     fn facts(change: impl FnOnce(&mut serde_json::Value)) -> Facts {
         let mut facts = serde_json::json!({
-            "version": "18.1", "version_number": 180_001, "is_standby": false, "wal_level": "logical",
+            "version": "18.1", "version_number": 180_001, "is_standby": false, "encoding": "UTF8", "wal_level": "logical",
             "slots_max": 10, "slots": 1, "senders_max": 10, "senders": 1, "standbys": 0,
             "standby_slots_named": false, "standby_slots_down": [], "keep_megabytes": 51_200,
             "slot_timeout_seconds": 0, "wal_bytes": 86_400e6, "wal_seconds": 86_400.0, "wal_end": 0.0,
@@ -401,6 +416,7 @@ mod tests {
         assert_eq!(findings(|_| {}), []);
         assert_eq!(findings(|f| f["version_number"] = 140_010.into()), [("server.version", Level::Failed)]);
         assert_eq!(findings(|f| f["version_number"] = 190_000.into()), [("server.version", Level::Warning)]);
+        assert_eq!(findings(|f| f["encoding"] = "SQL_ASCII".into()), [("server.encoding", Level::Warning)]);
         assert_eq!(findings(|f| f["knows_time_zone"] = false.into()), [("server.time_zone", Level::Failed)]);
         // 50 GB at 10 MB a second are an hour and a half.
         assert_eq!(findings(|f| f["wal_bytes"] = 864_000e6.into()), [("server.wal_limit", Level::Warning)]);
