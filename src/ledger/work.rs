@@ -348,7 +348,7 @@ pub(super) fn read_of(row: &Row, employee_id: &str) -> Read {
 }
 
 /// What may be shown of the error that an employee's record makes.
-pub(super) fn sqlstate(error: &LedgerError) -> String {
+pub(crate) fn sqlstate(error: &LedgerError) -> String {
     match error {
         LedgerError::Statement { source, .. } => {
             source.code().map_or("unknown", |state| state.code()).to_owned()

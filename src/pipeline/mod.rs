@@ -5,7 +5,7 @@
 //!  WAL ────▶ │ Stream ─▶ pgoutput ─▶ Selector ─▶ channel ─▶    │ notice │ Dispatcher ─▶ courier ─▶ HTTP │ ────▶ Benefits
 //!            │    ▲                              Marker ───────┼───────▶│                               │
 //!            │    └── confirmed LSN ◀── PersistedLsn ┘         │        └───────────────────────────────┘
-//!            └─────────────────────────────────────────────────┘           observer: gauges, drift
+//!            └─────────────────────────────────────────────────┘           observer: gauges
 //!                                    │                                      reconcile: doubt, midnight
 //!                                    ▼  both keep everything in the ledger: either may die at any instant
 //! ```

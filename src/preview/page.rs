@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use tokio_postgres::Row;
 
+use crate::ledger::halves::{Fate, Halves};
+use crate::ledger::work::sqlstate;
 use crate::ledger::{LedgerError, Session, Trouble};
 use crate::record::{COLUMNS, FieldSet, Fingerprints, RawRecord};
 
@@ -55,35 +57,34 @@ pub(super) async fn enrolled(session: &Session, ids: &[&str]) -> Result<HashSet<
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// Their records. Where one employee's makes the query fail, the page is halved until that employee stands alone.
+/// Their records. Where one employee's makes the query fail, or take so long twice that PostgreSQL ends it, the page is halved
+/// until that employee stands alone.
 pub(super) async fn read(session: &Session, ids: Vec<String>) -> Result<Vec<Candidate>, LedgerError> {
+    let sql = include_str!("../../sql/queries/preview_work.sql");
     let mut candidates = Vec::with_capacity(ids.len());
-    let mut batches = vec![ids];
-    while let Some(mut ids) = batches.pop() {
-        let sql = include_str!("../../sql/queries/preview_work.sql");
-        match session.query("read records", sql, &[&ids]).await {
-            Ok(rows) => collect(&rows, &mut candidates),
-            Err(error) if error.trouble() != Trouble::Data => return Err(error),
-            Err(_) if ids.len() > 1 => {
-                let rest = ids.split_off(ids.len() / 2);
-                batches.extend([rest, ids]);
+    let mut halves = Halves::of(ids.len());
+    while let Some(range) = halves.next() {
+        let batch = ids.get(range.clone()).unwrap_or_default();
+        match session.query("read records", sql, &[&batch]).await {
+            Ok(rows) => {
+                collect(&rows, &mut candidates);
+                halves.read();
             }
-            Err(error) => {
-                let state = match &error {
-                    LedgerError::Statement { source, .. } => {
-                        source.code().map_or("unknown", |state| state.code())
+            Err(error) => match halves.failed(range, &error) {
+                Fate::Again => {}
+                Fate::Unreadable => {
+                    for employee_id in batch {
+                        let found = if is_employee(session, employee_id).await? {
+                            Found::Unreadable(sqlstate(&error))
+                        } else {
+                            Found::NoEmployee
+                        };
+                        let employee_id = employee_id.clone();
+                        candidates.push(Candidate { employee_id, found, enrolment: None });
                     }
-                    _ => "unknown",
-                };
-                for employee_id in ids {
-                    let found = if is_employee(session, &employee_id).await? {
-                        Found::Unreadable(state.to_owned())
-                    } else {
-                        Found::NoEmployee
-                    };
-                    candidates.push(Candidate { employee_id, found, enrolment: None });
                 }
-            }
+                Fate::NotOfARecord => return Err(error),
+            },
         }
     }
     Ok(candidates)

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::{Command, Output};
 
+use benefits_sync::preview;
 use benefits_sync::sandbox::SandboxOptions;
 
 use crate::for_each_major;
@@ -372,6 +373,14 @@ for_each_major! {
         }
         assert_eq!(site.status("7").await, ("failed".to_owned(), Some("unreadable".to_owned())));
         assert!(site.why("7").await.contains("takes so long"), "{}", site.why("7").await);
+        let mut previewed = Vec::new();
+        let mut report = preview::Report::json(&mut previewed, preview::Progress::hidden());
+        let both = preview::Scope::Named(vec!["7".to_owned(), "8".to_owned()]);
+        preview::run(&site.config(), both, &mut report).await.unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&previewed).unwrap();
+        let unreadable = |one: &serde_json::Value| one["reasons"][0]["code"] == "unreadable";
+        let alone: Vec<bool> = document["employees"].as_array().unwrap().iter().map(unreadable).collect();
+        assert_eq!(alone, [true, false], "{document}");
         // Nor do comparisons stop at it, before which nothing leaves in the gravest doubt.
         let doubt = "update benefits.site set doubt = 'platform', doubt_count = doubt_count + 1";
         site.hr.batch_execute(doubt).await.unwrap();

@@ -188,7 +188,7 @@ for_each_major! {
         site.start().await;
         let refused = setup::remove(&Target::parse(&site.database.url).unwrap(), &site.config()).await;
         let text = refused.expect_err("the slot is read").to_string();
-        assert!(text.contains("is in use by process") && text.contains("Stop benefits-sync first."), "{text}");
+        assert!(text.contains("is in use by process") && text.contains("stop benefits-sync first"), "{text}");
         site.stop().await;
     }
 
