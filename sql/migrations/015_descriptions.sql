@@ -111,7 +111,7 @@ begin
                 using hint = 'Name the columns that you need instead of the row.';
         end if;
 
-        -- A view has no columns of its own, but is read with the rights of whoever reads the record.
+        -- The columns are the tables' under a view; the right to read is needed for the view, too.
         select
             jsonb_agg(distinct jsonb_build_object('schema', n.nspname, 'table', c.relname, 'column', a.attname))
                 filter (where c.relkind <> 'v'),

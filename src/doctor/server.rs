@@ -121,7 +121,7 @@ fn primary(facts: &Facts) -> Check {
     Check::ok("server.primary", "this server takes writes")
 }
 
-/// Without an encoding PostgreSQL converts nothing, and takes any bytes for text.
+/// Without an encoding PostgreSQL takes any bytes for text, and refuses to hand on those that are not UTF-8.
 fn encoding(facts: &Facts) -> Check {
     let (id, text) = ("server.encoding", format!("the database's encoding is {}", facts.encoding));
     if facts.encoding != "SQL_ASCII" {
@@ -129,7 +129,9 @@ fn encoding(facts: &Facts) -> Check {
     }
     Check::warning(
         id,
-        format!("{text}: a record whose letters are not UTF-8 there cannot be read"),
+        format!(
+            "{text}: the first change that has a byte which is not UTF-8 stops the stream, and its record cannot be read"
+        ),
         "dump the database and restore it into one made with: create database ... encoding 'UTF8' template template0;",
     )
 }
