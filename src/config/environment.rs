@@ -20,7 +20,7 @@ pub(super) fn variables() -> Result<Vec<(String, String)>, ConfigError> {
         .collect()
 }
 
-/// Names without a section are not configuration (BENEFITS_SYNC_LOG_DIR of somebody's script).
+/// Names without a section are not configuration (`BENEFITS_SYNC_LOG_DIR` of somebody's script).
 fn is_ours(name: &str) -> bool {
     name.strip_prefix(PREFIX).is_some_and(|key| key.contains("__"))
 }

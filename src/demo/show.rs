@@ -63,7 +63,11 @@ pub async fn run(args: &Args, stop: CancellationToken, bar: Bar) -> anyhow::Resu
     let ids = to_sync(&hr).await?;
     let sandbox = platform(&hr, &ids, seed).await?;
     out.step(&format!("A Benefits platform listens at {}", sandbox.base_url()))?;
-    let config = config(&stage, &sandbox, args.stay, file.as_mut())?;
+    let text = configuration(&stage, &sandbox, args.stay)?;
+    if let Some(made) = &mut file {
+        made.write(&text)?;
+    }
+    let config = Config::parse(&text, "the demo's configuration", [])?;
     setup::apply(&Target::parse(&stage.url)?, &config).await?;
     hr.batch_execute(DESCRIPTION).await.context("cannot describe the HR schema")?;
     out.step(&format!("benefits-sync is set up and runs; metrics at http://{}/metrics", config.http.listen))?;
@@ -135,6 +139,10 @@ impl Made {
         })?;
         Ok(Self { path: path.to_owned(), file })
     }
+
+    fn write(&mut self, text: &str) -> anyhow::Result<()> {
+        self.file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", self.path.display()))
+    }
 }
 
 impl Drop for Made {
@@ -146,19 +154,14 @@ impl Drop for Made {
 
 /// As a site would have it, under the two logins that `setup` makes. The demo's own edits may end anybody's employment;
 /// a person's are guarded as they would be at a site.
-fn config(
-    stage: &Stage,
-    sandbox: &RunningSandbox,
-    stay: bool,
-    file: Option<&mut Made>,
-) -> anyhow::Result<Config> {
+fn configuration(stage: &Stage, sandbox: &RunningSandbox, stay: bool) -> anyhow::Result<String> {
     // The cluster's directory goes when the cluster does.
     let directory = stage.cluster.directory();
     let token = directory.join("token");
     std::fs::write(&token, SandboxOptions::default().token).context("cannot write the token")?;
     let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?;
     let guard = if stay { "" } else { "[guard]\nfraction = 1.0\nminimum = 1000000\n" };
-    let text = format!(
+    Ok(format!(
         "[database]\nurl = \"{service}\"\nreplication_url = \"{reader}\"\n\
          [ledger]\nfingerprint_key_file = '{key}'\n\
          [benefits]\nplatform_id = \"{platform}\"\nbase_url = \"{base_url}\"\ntoken_file = '{token}'\n\
@@ -169,11 +172,7 @@ fn config(
         platform = SandboxOptions::default().platform_id,
         base_url = sandbox.base_url(),
         token = token.display(),
-    );
-    if let Some(Made { path, file }) = file {
-        file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(Config::parse(&text, "the demo's configuration", [])?)
+    ))
 }
 
 /// The pipeline, in this process.

@@ -105,11 +105,12 @@ impl StartError {
     /// The key that has to be changed, where it is one.
     pub fn key(&self) -> Option<&'static str> {
         match self {
-            Self::Target { key, .. } | Self::Refused { key, .. } => Some(key),
+            Self::Target { key, .. }
+            | Self::Refused { key, .. }
+            | Self::Platform(SetupError::Address { key, .. }) => Some(key),
             Self::Key { .. } | Self::KeyChanged => Some("ledger.fingerprint_key_file"),
             Self::Witness(_) => Some("ledger.witness_file"),
             Self::Platform(SetupError::CaFile { .. }) => Some("benefits.ca_file"),
-            Self::Platform(SetupError::Address { key, .. }) => Some(key),
             Self::OtherPlatform { .. } => Some("benefits.platform_id"),
             Self::Platform(SetupError::Tls(_)) | Self::NotSetUp(_) | Self::OldSchema { .. } => None,
         }
@@ -216,7 +217,7 @@ pub(super) async fn check(config: &Config, health: &Health) -> Result<Started, S
             Err(CheckError::Start(error)) => return Err(error),
             Err(error) => error,
         };
-        // Waiting brings no key. A database that answers is asked first whether it is set up at all, which makes the key.
+        // Waiting brings no key.
         fingerprint_key(&config.ledger.fingerprint_key_file)?;
         tracing::warn!(%error, "PostgreSQL is away; waiting for it");
         health.set_streaming(Err(format!("PostgreSQL is away: {error}")));
@@ -273,13 +274,18 @@ pub struct Looked {
 
 /// Looks whether the ledger is set up, and about no other platform and written with no other key. Writes nothing.
 pub async fn look(config: &Config, name: &str) -> Result<Looked, CheckError> {
+    let file = &config.ledger.fingerprint_key_file;
+    let key = fingerprint_key(file);
+    // A file that is no key is wrong whatever the database says. Where there is none, setup makes one: whether there was a
+    // setup comes first.
+    let key = if file.exists() { Ok(key?) } else { key };
     let session = connect(config, name).await?;
     let missing = missing_migrations(&session).await?;
     if !missing.is_empty() {
         return Err(StartError::OldSchema { lacks: missing.join(", ") }.into());
     }
     let site = Site::load(&session).await?;
-    let key = fingerprint_key(&config.ledger.fingerprint_key_file)?;
+    let key = key?;
     if site.fingerprint_check.as_ref().is_some_and(|held| *held != key.check().into_bytes()) {
         return Err(StartError::KeyChanged.into());
     }
