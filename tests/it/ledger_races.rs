@@ -182,7 +182,7 @@ for_each_major! {
         site.hr.execute(MARK, &[]).await.unwrap();
         let work = load(&session).await;
         let mut first = intended(&work);
-        first.employee_id = "0".to_owned();
+        "0".clone_into(&mut first.employee_id);
         first.loaded.version = 0;
         first.loaded.progressed_at = None;
         let mut holder = connect(&site.database.url).await;
