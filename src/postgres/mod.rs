@@ -34,8 +34,8 @@ pub(crate) use wire::Wire;
 
 /// Startup `options` of every session: the text forms of values, and what a statement sees of others, do not depend on the
 /// role or the database.
-pub const PINNED_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c client_encoding=UTF8 \
-     -c default_transaction_isolation=read\\ committed";
+pub const PINNED_OPTIONS: &str = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 \
+     -c default_transaction_isolation=read\\ committed -c client_encoding=UTF8";
 
 #[cfg(test)]
 mod tests;

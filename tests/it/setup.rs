@@ -286,6 +286,16 @@ for_each_major! {
         assert_eq!(lines.next(), None, "{error}");
         assert_eq!(count(&logins, "select count(*) from pg_replication_slots").await, 1, "nothing was done");
         logins.admin.batch_execute("drop table reports.asked; drop view reports.states cascade").await.unwrap();
+        let mut reader = logins.cluster.binaries().client("pg_recvlogical")
+            .args(["--start", "-S", "benefits_sync", "-o", "proto_version=1", "-o", "publication_names=benefits_sync", "-f", "/dev/null"])
+            .args(["-d", &logins.cluster.url("hr")]).spawn().unwrap();
+        let active = async || count(&logins, "select count(*) from pg_replication_slots where active").await;
+        eventually("the slot is read", async || active().await == 1).await;
+        let error = setup::remove(&logins.admin_target(), &logins.config()).await.unwrap_err().to_string();
+        assert!(error.ends_with(": stop benefits-sync first"), "{error}");
+        reader.kill().unwrap();
+        reader.wait().unwrap();
+        eventually("the slot is free", async || active().await == 0).await;
         setup::remove(&logins.admin_target(), &logins.config()).await.unwrap();
         assert_eq!(count(&logins, "select count(*) from reports.people").await, 30);
     }
