@@ -142,7 +142,7 @@ pub async fn load(session: &Arc<Session>, ids: Vec<String>) -> Result<Vec<Enroll
     let sql = include_str!("../../sql/queries/load_enrolled.sql");
     let mut loaded: Vec<Enrolled> = Vec::with_capacity(ids.len());
     let mut halves = Halves::of(ids.len());
-    while let Some(range) = halves.next() {
+    while let Some(range) = halves.next_batch() {
         let batch = ids.get(range.clone()).unwrap_or_default();
         match session.query("read records", sql, &[&batch]).await {
             Ok(rows) => {

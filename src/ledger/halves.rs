@@ -24,11 +24,12 @@ pub enum Fate {
 impl Halves {
     /// All of so many, at first together.
     pub fn of(count: usize) -> Self {
-        Self { batches: if count == 0 { Vec::new() } else { vec![0..count] }, cancelled_before: false }
+        let all = std::iter::once(0..count).filter(|all| !all.is_empty());
+        Self { batches: all.collect(), cancelled_before: false }
     }
 
     /// The next batch.
-    pub fn next(&mut self) -> Option<Range<usize>> {
+    pub fn next_batch(&mut self) -> Option<Range<usize>> {
         self.batches.pop()
     }
 

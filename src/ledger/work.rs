@@ -268,7 +268,7 @@ pub async fn load_to_judge(session: &Session, ids: Vec<String>) -> Result<Vec<Wo
 async fn load_in(session: &Session, wanted: &[Wanted], any_state: bool) -> Result<Vec<Work>, WorkError> {
     let mut loaded = Vec::with_capacity(wanted.len());
     let mut halves = Halves::of(wanted.len());
-    while let Some(range) = halves.next() {
+    while let Some(range) = halves.next_batch() {
         let batch = wanted.get(range.clone()).unwrap_or_default();
         let sql = include_str!("../../sql/queries/load_work.sql");
         match query_work(session, "read records", sql, batch, any_state).await {

@@ -63,7 +63,7 @@ pub(super) async fn read(session: &Session, ids: Vec<String>) -> Result<Vec<Cand
     let sql = include_str!("../../sql/queries/preview_work.sql");
     let mut candidates = Vec::with_capacity(ids.len());
     let mut halves = Halves::of(ids.len());
-    while let Some(range) = halves.next() {
+    while let Some(range) = halves.next_batch() {
         let batch = ids.get(range.clone()).unwrap_or_default();
         match session.query("read records", sql, &[&batch]).await {
             Ok(rows) => {

@@ -49,7 +49,8 @@ impl Deeds {
             // As many as there are people.
             Deed::Requested { .. } => {}
             Deed::Flag { employee, up, .. } => {
-                if self.flagged.insert(*employee, (xid, *up)) == Some((xid, *up)) {
+                let before = self.flagged.insert(*employee, (xid, *up));
+                if before == Some((xid, *up)) {
                     return;
                 }
             }
