@@ -302,6 +302,33 @@ begin
 end
 $$;
 
+-- Nobody who is asked to start what runs -----------------------------------------------------------------------------------
+
+create or replace function benefits.why_stopped() returns text
+language sql stable
+set search_path = pg_catalog, benefits, pg_temp
+as $$
+    select case
+        when s.paused_reason is not null then format('delivery is paused for the site (%s); a manager resumes it', s.paused_reason)
+        when s.halted_code = 'switched-off' then 'the module is switched off in the configuration (benefits.enabled); operators switch it on'
+        when s.halted_code is not null then 'delivery is halted for the site: ' || coalesce(s.halted_reason, case s.halted_code
+            when 'credentials' then 'the platform refuses our credentials; operators correct the token'
+            when 'platform-suspended' then 'the platform is suspended; it goes on when Benefits lifts that'
+            when 'forbidden' then 'the platform does not allow this to our credentials; operators ask Benefits'
+            when 'wrong-platform' then 'there is no such platform at Benefits; operators correct platform_id or base_url'
+            when 'record-query' then 'the record query does not work any more; a DBA corrects the site''s description'
+            when 'another-writer' then 'somebody else writes to the same accounts; operators find out who, and resume'
+            else s.halted_code end)
+        when s.doubt = 'platform' then 'the database was restored or failed over, and a comparison with the platform comes first'
+        when not exists (
+            select from pg_locks as l
+            where l.locktype = 'advisory' and l.classid = 6452089 and l.objsubid = 2
+                and l.database = (select d.oid from pg_database as d where d.datname = current_database())
+        ) then 'benefits-sync is not running; operators start it'
+    end
+    from benefits.site as s
+$$;
+
 -- Who may do what -----------------------------------------------------------------------------------------------------------
 
 revoke all on function benefits.open_schemas(), benefits.identity_columns(oid), benefits.require_identity_below(regclass, name[])

@@ -14,6 +14,9 @@ pub fn remedy(code: &str) -> &'static str {
         "platform-doubt" => {
             "the platform's accounts are compared first; where that fails the log says why, and it is tried again"
         }
+        "switched-off" => {
+            "switched off in the configuration: set benefits.enabled, and start benefits-sync again"
+        }
         _ => "see the log",
     }
 }

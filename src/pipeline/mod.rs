@@ -43,11 +43,12 @@ pub use start::{
 
 use crate::config::Config;
 use crate::delivery::appetite::Appetite;
-use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit};
+use crate::delivery::dispatch::{DeliveryError, Dispatcher, Notice, Outfit, SWITCHED_OFF, show_halt};
 use crate::delivery::retry::Schedule;
 use crate::http;
 use crate::ledger::{Session, TransactionUsers, Witness};
 use crate::metrics::{Metrics, MetricsError};
+use crate::postgres::Target;
 use crate::reconcile;
 use crate::systemd::Systemd;
 
@@ -55,6 +56,8 @@ use crate::systemd::Systemd;
 const NOTICES_MAX: usize = 1024;
 /// How long a graceful stop waits for what is under way.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// Between two looks at whether it is still shown that delivery is switched off.
+const SHOW_EVERY: Duration = Duration::from_secs(30);
 
 /// Why an instance could not run.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +173,7 @@ impl Instance {
         } else {
             tracing::warn!("benefits.enabled is false: changes are collected and not delivered");
             health.set_ledger(true);
+            tasks.spawn(show_switched_off(target.clone(), shutdown.clone()));
         }
         tasks.spawn(reconcile::supervise(reconcile::Setting {
             config: Arc::clone(&config),
@@ -186,6 +190,24 @@ impl Instance {
 /// The task, with each of its turns noted.
 async fn watched(health: Arc<Health>, task: Task, future: impl Future<Output = ()>) {
     health.pulse().watch(task, future).await;
+}
+
+/// Whoever asks why nothing is sent is told that it is meant so: in the place of a halt, until delivery is there to say what
+/// holds.
+async fn show_switched_off(target: Target, shutdown: CancellationToken) {
+    let mut session = None;
+    loop {
+        let shown = async {
+            let session = reopened(&mut session, &target, "benefits-sync switched off").await?;
+            show_halt(&session, Some(SWITCHED_OFF)).await.map_err(DeliveryError::Ledger)
+        };
+        if let Err(error) = shown.await {
+            tracing::debug!(%error, "that delivery is switched off cannot be shown");
+        }
+        if shutdown.run_until_cancelled(tokio::time::sleep(SHOW_EVERY)).await.is_none() {
+            return;
+        }
+    }
 }
 
 /// Delivery sessions, one after the other.

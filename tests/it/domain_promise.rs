@@ -166,10 +166,13 @@ async fn while_the_module_is_off_nothing_flows_and_what_is_asked_for_waits_in_pr
     site.passed().await;
     assert_eq!(site.status("1").await.0, "in_progress");
     assert_eq!(site.sandbox.requests(), 0);
+    let told = "switched off in the configuration";
+    eventually("it is told", async || site.why("1").await.contains(told)).await;
     site.stop().await;
     site.benefits.clear();
     site.start().await;
     site.settled().await;
+    assert!(!site.why("1").await.contains(told), "{}", site.why("1").await);
     assert_eq!(site.status("1").await, ("successful".to_owned(), None));
     site.stop().await;
 }

@@ -120,7 +120,7 @@ pub(super) fn is_paused(site: &Site) -> bool {
 }
 
 /// Shows a halt to people, or its end. What only a person lifts stays, whichever instance has found it.
-pub(super) async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
+pub async fn show_halt(session: &Session, code: Option<&str>) -> Result<(), LedgerError> {
     let sql = "update benefits.site set halted_code = $1 \
                where halted_code is distinct from $1 and halted_code is distinct from $2";
     session.execute("show a halt", sql, &[&code, &ANOTHER_WRITER]).await.map(|_| ())

@@ -17,7 +17,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use events::Event;
-use halts::{is_paused, show_halt};
+use halts::is_paused;
+pub use halts::show_halt;
 use in_hand::{Held, IN_HAND_MAX, MASS_IN_HAND_MAX};
 
 use super::appetite::Appetite;
@@ -58,6 +59,8 @@ const ANOTHER_WRITER: &str = "another-writer";
 const RECORD_QUERY: &str = "record-query";
 /// What is told where delivery waits for the comparison with the platform.
 const PLATFORM_DOUBT: &str = "platform-doubt";
+/// What is told where the module is switched off in the configuration.
+pub const SWITCHED_OFF: &str = "switched-off";
 /// How old the platform's picklists and packages may get while they block somebody.
 const LISTS_MAX_AGE_BLOCKED: Duration = Duration::from_mins(1);
 /// How old the platform's picklists and packages may get.
