@@ -109,7 +109,9 @@ for_each_major! {
             considered.len() > 2
         })
         .await;
-        assert_eq!(ledger().await, before, "nothing was written to the ledger");
+        let checkpoint = site.hr.query_one("select c::text from benefits.checkpoint as c", &[]).await.unwrap();
+        let checkpoint: String = checkpoint.get(0);
+        assert_eq!(ledger().await, before, "nothing was written to the ledger: {checkpoint}");
         site.stop().await;
     }
 }
