@@ -219,8 +219,12 @@ pub(super) async fn check(config: &Config, health: &Health) -> Result<Started, S
         };
         // Waiting brings no key.
         fingerprint_key(&config.ledger.fingerprint_key_file)?;
-        tracing::warn!(%error, "PostgreSQL is away; waiting for it");
-        health.set_streaming(Err(format!("PostgreSQL is away: {error}")));
+        let what = match &error {
+            CheckError::Ledger(_) => "the ledger cannot be read yet",
+            _ => "PostgreSQL is away",
+        };
+        tracing::warn!(%error, "{what}; waiting for it");
+        health.set_streaming(Err(format!("{what}: {error}")));
         failures += 1;
         tokio::time::sleep(schedule.delay(failures).max(Duration::from_millis(100))).await;
     }

@@ -94,6 +94,46 @@ for_each_major! {
         site.stop().await;
     }
 
+    async fn a_lookup_that_takes_too_long_stops_nobody_and_everyone_is_compared(major: u32) {
+        let mut site = Site::new(major).await;
+        // As a statement that runs into its time limit, without the waiting.
+        site.hr.batch_execute(
+            "create function hr.slow(name text) returns boolean language plpgsql stable security definer as $$ begin
+             perform pg_cancel_backend(pg_backend_pid()); perform pg_sleep(60); return true; end $$;
+             grant usage on schema hr to benefits_owner;
+             select benefits.describe_source('hr.department', affected => $$
+                 select job.employee_id from hr.job join hr.department as d on d.id = job.department_id
+                 where d.id = any($1) and hr.slow(d.name) $$)",
+        ).await.unwrap();
+        site.start().await;
+        site.sync(&["1"]).await;
+        site.hr.batch_execute("update hr.department set name = name || ' (new)'").await.unwrap();
+        rename(&site, 1, "Goes on").await;
+        site.passed().await;
+        until_compared(&site).await;
+        site.settled().await;
+        prove(&site).await;
+        assert!(site.held("1", "department").unwrap().ends_with(" (new)"));
+        site.stop().await;
+    }
+
+    async fn a_description_is_applied_once(major: u32) {
+        let mut site = Site::new(major).await;
+        site.start().await;
+        site.sync(&["1"]).await;
+        let counted = "select rules_version from benefits.site";
+        for _ in 0..5 {
+            let before: i64 = site.hr.query_one(counted, &[]).await.unwrap().get(0);
+            site.hr.batch_execute("update benefits.description set version = version + 1").await.unwrap();
+            site.passed().await;
+            rename(&site, 1, &format!("After {before}")).await;
+            site.settled().await;
+            let now: i64 = site.hr.query_one(counted, &[]).await.unwrap().get(0);
+            assert_eq!(now, before + 1, "it is not met again when the stream begins anew");
+        }
+        site.stop().await;
+    }
+
     async fn a_starter_flag_that_is_described_later_makes_nobody_a_starter(major: u32) {
         let mut site = Site::new(major).await;
         site.hr.batch_execute(

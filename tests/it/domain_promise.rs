@@ -168,6 +168,10 @@ async fn while_the_module_is_off_nothing_flows_and_what_is_asked_for_waits_in_pr
     assert_eq!(site.sandbox.requests(), 0);
     let told = "switched off in the configuration";
     eventually("it is told", async || site.why("1").await.contains(told)).await;
+    assert_eq!(
+        site.hr.query_one("select halted_code from benefits.site", &[]).await.unwrap().get::<_, &str>(0),
+        "switched-off"
+    );
     site.stop().await;
     site.benefits.clear();
     site.start().await;

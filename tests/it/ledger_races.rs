@@ -205,6 +205,28 @@ for_each_major! {
         assert_eq!(ours.unwrap(), ["0"]);
     }
 
+    async fn who_is_forgotten_while_a_delivery_is_recorded_leaves_no_line_of_history(major: u32) {
+        let (site, _) = Site::at_rest(major).await;
+        // As an update of somebody in hand is recorded: the enrolment first, its line in the same statement.
+        let mut recorder = connect(&site.database.url).await;
+        let recording = recorder.transaction().await.unwrap();
+        recording.batch_execute(
+            "update benefits.enrolment set version = version + 1 where employee_id = '1';
+             insert into benefits.history (employee_id, event, outcome) values ('1', 'updated', 'successful')",
+        ).await.unwrap();
+        let forgotten = async { site.hr.batch_execute("select benefits.forget('1')").await.unwrap() };
+        let recorded = async {
+            let watcher = connect(&site.database.url).await;
+            let sql = "select count(*) from pg_stat_activity where datname = current_database() \
+                       and wait_event_type = 'Lock' and query like '%benefits.forget%'";
+            eventually("it waits", async || watcher.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1).await;
+            recording.commit().await.unwrap();
+        };
+        tokio::join!(forgotten, recorded);
+        let left = "select count(*) from benefits.history where employee_id = '1'";
+        assert_eq!(site.hr.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    }
+
     async fn marks_that_follow_each_other_while_an_outcome_is_recorded_leave_no_claim_behind(major: u32) {
         let mut site = Site::new(major).await;
         // Everything goes through the ledger.

@@ -25,6 +25,18 @@ fn json(site: &Site) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// `status --watch --json`, and its lines.
+fn watch(site: &Site) -> (Process, impl Iterator<Item = Value>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
+        .args(["status", "--watch", "--json", "--config"])
+        .arg(site.config_file())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    (Process { child }, lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()))
+}
+
 fn screen(site: &Site) -> String {
     let output = tokio::task::block_in_place(|| status(site, &[]));
     String::from_utf8(output.stdout).unwrap()
@@ -62,15 +74,8 @@ for_each_major! {
     async fn watched_as_json_it_is_a_line_each_time_that_follows_what_happens(major: u32) {
         let mut site = Site::new(major).await;
         site.start().await;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
-            .args(["status", "--watch", "--json", "--config"])
-            .arg(site.config_file())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        let process = Process { child };
-        let mut next = || -> Value { tokio::task::block_in_place(|| serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap()) };
+        let (process, mut lines) = watch(&site);
+        let mut next = || tokio::task::block_in_place(|| lines.next().unwrap());
         assert_eq!(next()["site"]["paused"], Value::Null);
         site.hr.execute("select benefits.pause('month end')", &[]).await.unwrap();
         // Some lines may have been written before.
@@ -87,24 +92,10 @@ for_each_major! {
 
     async fn watched_it_goes_on_while_postgresql_is_away(major: u32) {
         let (cluster, site) = Site::apart(crate::support::options(major), major).await;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_benefits-sync"))
-            .args(["status", "--watch", "--json", "--config"])
-            .arg(site.config_file())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        let process = Process { child };
+        let (process, mut lines) = watch(&site);
         let mut until = |key: &str| {
-            tokio::task::block_in_place(|| {
-                for line in lines.by_ref() {
-                    let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
-                    if line.get(key).is_some() {
-                        return line;
-                    }
-                }
-                panic!("it ended before it showed {key}");
-            })
+            let found = tokio::task::block_in_place(|| lines.find(|line| line.get(key).is_some()));
+            assert!(found.is_some(), "it ended before it showed {key}");
         };
         until("verdict");
         cluster.stop(benefits_sync::demo::cluster::StopMode::Immediate).await.unwrap();

@@ -51,7 +51,8 @@ impl Marks {
     }
 
     /// Tries statements that read what HR has described, in the transaction under way. The inner error is one that a person
-    /// has to mend: the transaction is then as if they had not been tried.
+    /// has to mend, a statement that takes too long among them, since it would at every attempt: the transaction is then as
+    /// if they had not been tried.
     pub(super) async fn attempt<T>(
         &self,
         reading: impl Future<Output = Result<T, LedgerError>>,
@@ -62,7 +63,7 @@ impl Marks {
                 self.session.batch("release a savepoint", "release savepoint described").await?;
                 Ok(Ok(read))
             }
-            Err(error) if error.trouble() == Trouble::Passing => Err(error),
+            Err(error) if error.trouble() == Trouble::Passing && !error.was_cancelled() => Err(error),
             Err(error) => {
                 self.session.batch("roll back", "rollback to savepoint described").await?;
                 Ok(Err(error))
