@@ -215,14 +215,14 @@ for_each_major! {
              insert into benefits.history (employee_id, event, outcome) values ('1', 'updated', 'successful')",
         ).await.unwrap();
         let forgotten = async { site.hr.batch_execute("select benefits.forget('1')").await.unwrap() };
-        let recorded = async {
+        let committed = async {
             let watcher = connect(&site.database.url).await;
             let sql = "select count(*) from pg_stat_activity where datname = current_database() \
                        and wait_event_type = 'Lock' and query like '%benefits.forget%'";
             eventually("it waits", async || watcher.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1).await;
             recording.commit().await.unwrap();
         };
-        tokio::join!(forgotten, recorded);
+        tokio::join!(forgotten, committed);
         let left = "select count(*) from benefits.history where employee_id = '1'";
         assert_eq!(site.hr.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
     }
